@@ -1,0 +1,57 @@
+# Verbs only; `make` lists them. Everything runs from .venv, which is made on first use and kept while pyproject.toml is unchanged.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PROFILE ?= default
+T ?= tests
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo smoke test lint format proto verify-proto bench image chart clean
+
+##@ Use
+demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
+	@$(BIN)/authz demo --profile $(PROFILE) $(ARGS)
+
+smoke: $(STAMP) ## the same stack, one tour through it; exit 0, or 1 at the first surprise
+	@$(BIN)/authz demo --profile $(PROFILE) --port 0 --once $(ARGS)
+
+##@ Work
+test: $(STAMP) ## every test, two at a time (T=path for some of them, ARGS for pytest's own options)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS) $(T)
+
+lint: $(STAMP) ## format, lint, types, import directions, generated files, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-timing
+	$(BIN)/codespell
+	@$(MAKE) --no-print-directory verify-proto
+
+format: $(STAMP) ## mend what a machine can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(STAMP) ## regenerate the stubs of our own protos
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=authz/pb --pyi_out=authz/pb $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
+
+verify-proto: $(STAMP) # the stubs in the tree are those of the protos
+	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=$$tmp --pyi_out=$$tmp $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort) && \
+	diff -r -x __init__.py -x __pycache__ $$tmp authz/pb || { echo "authz/pb is not what proto/ says: run 'make proto'"; exit 1; }
+
+clean: ## remove what was made here
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+##@ Help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "authz needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=/path/to/python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
