@@ -1,0 +1,229 @@
+"""
+Connections to the store: one guarded way to ask it anything, and the proof that it is the store it should be.
+
+A store is *ours* once the first key was made in it: it then holds an id, and a marker with that id in each partition. A
+sidecar holds on to the id that it saw first. So a store that was emptied, or put in place of another, is a fault and no
+amnesty: the keys revoked in the old one do not come back.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as LostConnectionError
+from redis.exceptions import TimeoutError as SlowStoreError
+
+from authz.adapters.redis import keys
+from authz.adapters.redis.breaker import Breaker
+from authz.adapters.redis.scripts import Script
+from authz.ports import Clock, StoreFault, StoreObserver
+
+
+CLUSTER: Final = "redis+cluster"
+MAX_CONNECTIONS: Final = 64
+EMPTY_S: Final = 0.25  # how long an empty store is remembered as such: checks must not ask it one by one
+_ONCE_MORE: Final = 1  # a connection that died while idle is found out by using it
+
+
+class Commands(Protocol):
+    """What we use of redis-py's clients."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any: ...
+
+    async def aclose(self) -> None: ...
+
+
+def connect(url: str) -> Commands:
+    """
+    A client for *url*; nothing is connected yet. Time-outs are `Store`'s: redis-py's own hang for seconds.
+
+    Only a lost connection is asked again, and once: a charge whose answer was lost may then be charged twice, which errs
+    on the side of refusing.
+    """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), _ONCE_MORE, supported_errors=(LostConnectionError,)),
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "max_connections": MAX_CONNECTIONS,
+        "protocol": 2,
+    }
+    if urlsplit(url).scheme == CLUSTER:
+        return RedisCluster.from_url(
+            url.replace(f"{CLUSTER}://", "redis://", 1), cluster_error_retry_attempts=1, **options
+        )
+    return Redis.from_url(url, **options)
+
+
+class Store:
+    """Guarded access: every call ends within *timeout_s*, every failure is a `StoreFault`."""
+
+    def __init__(
+        self, commands: Commands, *, timeout_s: float, is_cluster: bool, clock: Clock, observer: StoreObserver
+    ) -> None:
+        self._commands = commands
+        self.timeout_s = timeout_s
+        self.is_cluster = is_cluster
+        self._clock = clock
+        self._observer = observer
+        self._breaker = Breaker()
+        self._id: str | None = None
+        self._empty_until_s = 0.0
+
+    @property
+    def was_reached(self) -> bool:
+        return self._id is not None
+
+    async def call(self, operation: str, *command: Any) -> Any:
+        """
+        One command. *operation* names it in metrics.
+
+        Raises: StoreFault.
+        """
+        start_s = self._clock.monotonic_s()
+        if not self._breaker.admits(start_s):
+            self._observer.store_called(operation, 0.0, "breaker_open")
+            raise StoreFault("the store has not answered for some time")
+        fault: str | None = "cancelled"
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                reply = await self._commands.execute_command(*command)
+            fault = None
+        except (TimeoutError, SlowStoreError) as exc:
+            fault = "timeout"
+            raise StoreFault(f"the store did not answer within {self.timeout_s * 1000:.0f} ms") from exc
+        except NoScriptError:
+            fault = None
+            raise
+        except ResponseError as exc:
+            fault = "refused"
+            raise StoreFault(f"the store refused: {str(exc)[:120]}") from exc
+        except (RedisError, OSError) as exc:
+            fault = "unreachable"
+            raise StoreFault(f"the store cannot be reached: {_told(exc)}") from exc
+        finally:
+            self._account(fault, operation, start_s)
+        return reply
+
+    def _account(self, fault: str | None, operation: str, start_s: float) -> None:
+        now_s = self._clock.monotonic_s()
+        if fault in {None, "refused"}:
+            self._breaker.succeeded()
+        elif fault != "cancelled":
+            self._breaker.failed(now_s)
+        self._observer.store_called(operation, now_s - start_s, fault)
+
+    async def run(self, script: Script, names: Sequence[str], *args: Any) -> Any:
+        """A script by its digest; by its text where the store forgot it (restart, SCRIPT FLUSH). Raises: StoreFault."""
+        try:
+            return await self.call(script.name, "EVALSHA", script.sha, len(names), *names, *args)
+        except NoScriptError:  # nothing ran, so nothing was charged
+            return await self.call(script.name, "EVAL", script.text, len(names), *names, *args)
+
+    async def identity(self) -> str:
+        """
+        The store's id; the one seen first is held on to.
+
+        Raises: StoreFault — away, or (not trustworthy) no key was ever made in it.
+        """
+        if self._id is None:
+            if self._clock.monotonic_s() < self._empty_until_s:
+                raise _never_used()
+            found = await self._read_head()
+            if found.get("state") != "ready":
+                self._empty_until_s = self._clock.monotonic_s() + EMPTY_S
+                raise _never_used()
+            self._id = found["id"]
+        return self._id
+
+    async def probe(self) -> str:
+        """Whose store answers now: `up`, `empty` or `foreign`. Raises: StoreFault — away."""
+        found = await self._read_head()
+        if found.get("state") != "ready":
+            return "empty"
+        if self._id is None:
+            self._id = found["id"]
+        return "up" if found["id"] == self._id else "foreign"
+
+    async def initialise(self) -> str:
+        """
+        The store's id; a store that was never used is marked first.
+
+        An interrupted marking is finished by the next. A partition that was marked once is never marked again.
+        Raises: StoreFault — away, or holding state that is not ours to add to.
+        """
+        found = await self._read_head()
+        if not found:
+            await self._refuse_remains()
+            await self.call("initialise", "HSETNX", keys.STORE, "id", secrets.token_hex(8))
+            await self.call("initialise", "HSETNX", keys.STORE, "partitions", keys.PARTITIONS)
+            await self.call("initialise", "HSETNX", keys.STORE, "state", "marking")
+            found = await self._read_head()
+        if found["state"] == "marking":
+            for partition in range(keys.PARTITIONS):
+                await self.call("initialise", "SET", keys.name(partition, "m"), found["id"], "NX")
+            await self.call("initialise", "HSET", keys.STORE, "state", "ready")
+            self._empty_until_s = 0.0
+        return await self.identity()
+
+    async def _refuse_remains(self) -> None:
+        for partition in range(keys.PARTITIONS):
+            if await self.call("initialise", "EXISTS", keys.name(partition, "m")):
+                raise StoreFault(
+                    f"{keys.STORE} is gone but its partitions are not: the store was damaged", trustworthy=False
+                )
+
+    async def _read_head(self) -> dict[str, str]:
+        reply = await self.call("identity", "HGETALL", keys.STORE)
+        found = {k.decode(): v.decode() for k, v in _pairs(reply)}
+        if found and int(found.get("partitions", keys.PARTITIONS)) != keys.PARTITIONS:
+            raise StoreFault(
+                f"the store is cut into {found['partitions']} partitions, not {keys.PARTITIONS}", trustworthy=False
+            )
+        return found
+
+    async def now_us(self) -> int:
+        """The store's clock. Raises: StoreFault."""
+        seconds, us = await self.call("time", "TIME")
+        return int(seconds) * 1_000_000 + int(us)
+
+    async def eviction_policy(self) -> str | None:
+        """What the store does when it is full; None: it will not say (managed services forbid CONFIG)."""
+        with contextlib.suppress(StoreFault):
+            reply = dict(_pairs(await self.call("config", "CONFIG", "GET", "maxmemory-policy")))
+            return next((value.decode() for value in reply.values()), None)
+        return None
+
+    async def close(self) -> None:
+        await self._commands.aclose()
+
+
+def _never_used() -> StoreFault:
+    return StoreFault("the store has never held a key: make the first with 'authz keys create'", trustworthy=False)
+
+
+def not_ours() -> StoreFault:
+    """The marker is gone, or another's."""
+    return StoreFault(
+        "the store has lost what it held, or is another store: restart authz if that is meant", trustworthy=False
+    )
+
+
+def _pairs(reply: Any) -> Sequence[tuple[bytes, bytes]]:
+    """redis-py makes a dict of some replies and leaves others flat."""
+    if isinstance(reply, dict):
+        return list(reply.items())
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _told(exc: Exception) -> str:
+    """An error in words that hold no password: redis-py's name hosts and ports, never credentials."""
+    if isinstance(exc, AuthenticationError | NoPermissionError):
+        return "it does not accept our credentials"
+    return str(exc)[:160] or type(exc).__name__

@@ -1,0 +1,146 @@
+"""
+The ledger: checks that arrive together ride one script call (micro-batching), and each waits for its own answer.
+
+A batch belongs to the ledger, so a check that is cancelled neither breaks a connection nor takes another's answer. Two
+calls are in flight at a time, of at most 16 checks each: while one is computed in the store, the next is being packed.
+In a cluster a batch is of one partition, as one slot can be asked in one call.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from authz.adapters.redis import keys
+from authz.adapters.redis.client import Store, not_ours
+from authz.adapters.redis.packing import PackedCheck, pack, unpack
+from authz.adapters.redis.scripts import ADMIT
+from authz.core.admission import Admission, Admitted, Status
+from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
+
+
+BATCH: Final = 16
+IN_FLIGHT: Final = 2
+MAX_WAITING: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    check: PackedCheck
+    answer: asyncio.Future[Admitted]
+    deadline_s: float
+
+
+class RedisLedger:
+    """Admits by `admit.lua`. One event loop; any number of concurrent callers, `MAX_WAITING` of them unanswered."""
+
+    def __init__(self, store: Store, clock: Clock, observer: StoreObserver) -> None:
+        self._store = store
+        self._clock = clock
+        self._observer = observer
+        self._lanes: dict[int, _Lane] = {}
+        self._waiting = 0
+
+    async def admit(self, admission: Admission) -> Admitted:
+        """Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store."""
+        await self._store.identity()
+        check = pack(admission, keys.partition(admission.tenant))
+        if self._waiting >= MAX_WAITING:
+            raise OverloadFault(f"{MAX_WAITING} checks are waiting for the store")
+        lane = self._lane(check.partition if self._store.is_cluster else 0)
+        self._waiting += 1
+        try:
+            answer = await lane.enter(check)
+        finally:
+            self._waiting -= 1
+        if answer.status is Status.NOT_OURS:
+            raise not_ours()
+        return answer
+
+    def _lane(self, number: int) -> "_Lane":
+        if number not in self._lanes:
+            self._lanes[number] = _Lane(self._store, self._clock, self._observer)
+        return self._lanes[number]
+
+    async def close(self) -> None:
+        """Finish what is in flight."""
+        for lane in self._lanes.values():
+            await lane.drain()
+
+
+class _Lane:
+    """Checks that may share a call, in the order in which they came."""
+
+    def __init__(self, store: Store, clock: Clock, observer: StoreObserver) -> None:
+        self._store = store
+        self._clock = clock
+        self._observer = observer
+        self._queue: deque[_Waiting] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._woken = False
+
+    async def enter(self, check: PackedCheck) -> Admitted:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Admitted] = loop.create_future()
+        self._queue.append(_Waiting(check, answer, self._clock.monotonic_s() + self._store.timeout_s))
+        if not self._woken:
+            self._woken = True
+            loop.call_soon(self._launch)  # after this tick: what else arrives in it comes along
+        return await answer
+
+    async def drain(self) -> None:
+        while self._queue or self._calls:
+            self._launch()
+            await asyncio.gather(*self._calls)
+
+    def _launch(self) -> None:
+        self._woken = False
+        while self._queue and len(self._calls) < IN_FLIGHT:
+            batch = self._next_batch()
+            if not batch:
+                return
+            call = asyncio.create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._called)
+
+    def _called(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        self._launch()
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        now_s = self._clock.monotonic_s()
+        while self._queue and len(batch) < BATCH:
+            waiting = self._queue.popleft()
+            if waiting.answer.done():  # the caller is gone: nothing is charged
+                continue
+            if waiting.deadline_s < now_s:
+                waiting.answer.set_exception(StoreFault("the check waited too long for its turn at the store"))
+                continue
+            batch.append(waiting)
+        return batch
+
+    async def _call(self, batch: list[_Waiting]) -> None:
+        try:
+            answers = await self._ask([waiting.check for waiting in batch])
+        except (StoreFault, RedisError) as exc:
+            fault = exc if isinstance(exc, StoreFault) else StoreFault(f"the store refused: {type(exc).__name__}")
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(fault)
+            return
+        for waiting, answer in zip(batch, answers, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)
+
+    async def _ask(self, checks: list[PackedCheck]) -> list[Admitted]:
+        names = [name for check in checks for name in check.keys]
+        blob = b"".join(check.blob for check in checks)
+        self._observer.batch_sent(len(checks))
+        reply = await self._store.run(ADMIT, names, await self._store.identity(), blob)
+        try:
+            return unpack(reply, checks)
+        except (ValueError, TypeError, StopIteration) as exc:
+            raise StoreFault("the store's answer is not the script's") from exc

@@ -1,0 +1,58 @@
+"""A key's record as the bytes that the store holds."""
+
+import struct
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from authz.core.bucket import Limit
+from authz.core.keyrecord import KeyRecord
+from authz.pb.authz.store.v1 import record_pb2
+from authz.ports import StoreFault
+
+
+_ISSUED: Final = struct.Struct("<d")
+
+
+def encode(record: KeyRecord) -> bytes:
+    """Without the time of issue, which `issue.lua` puts in front."""
+    message = record_pb2.KeyRecord(
+        id=record.id,
+        name=record.name,
+        kind=record.kind,
+        prefix=record.prefix,
+        subject=record.subject,
+        workspace=record.workspace,
+        scopes=record.scopes,
+        limits={
+            unit: record_pb2.Limit(capacity=limit.capacity, period_s=limit.period_s)
+            for unit, limit in record.limits.items()
+        },
+        expires_at_us=record.expires_at_us or 0,
+    )
+    return message.SerializeToString()
+
+
+def decode(stored: bytes, version: bytes | None, revocation: bytes | None) -> KeyRecord:
+    """Raises: StoreFault — these are not a record of ours."""
+    try:
+        (issued_us,) = _ISSUED.unpack_from(stored)
+        message = record_pb2.KeyRecord.FromString(stored[_ISSUED.size :])
+        revoked_at, _, reason = (revocation or b"").decode().partition(" ")
+        return KeyRecord(
+            id=message.id,
+            name=message.name,
+            kind=message.kind,
+            prefix=message.prefix,
+            subject=message.subject,
+            workspace=message.workspace,
+            scopes=tuple(message.scopes),
+            limits={unit: Limit(limit.capacity, limit.period_s) for unit, limit in message.limits.items()},
+            created_at_us=int(issued_us),
+            expires_at_us=message.expires_at_us or None,
+            version=int(version or 0),
+            revoked_at_us=int(revoked_at) if revoked_at else None,
+            revoked_reason=reason,
+        )
+    except (DecodeError, ValueError, struct.error) as exc:
+        raise StoreFault("a key's record in the store cannot be read") from exc

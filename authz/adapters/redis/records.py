@@ -1,0 +1,68 @@
+"""
+Records as the check reads them: remembered without a time limit, as every admission names the version it judged by and
+the script refuses an outdated one. So a change counts from the very next check, on every sidecar, with the cache on.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from authz.adapters.redis import keys, recordcodec
+from authz.adapters.redis.client import Store, not_ours
+from authz.core.keyrecord import KeyRecord
+from authz.ports import OverloadFault
+
+
+CACHE_SIZE: Final = 20_000
+MAX_LOADS: Final = 48  # below the connections there are: loading records must leave some to the ledger
+MAX_WAITING: Final = 4096
+
+
+class CachedRecords:
+    """Reads marker, version and record in one command, so that they belong together. One load a key at a time."""
+
+    def __init__(self, store: Store, cache_size: int = CACHE_SIZE) -> None:
+        self._store = store
+        self._cache_size = cache_size
+        self._known: OrderedDict[tuple[str, str], KeyRecord | None] = OrderedDict()
+        self._loading: dict[tuple[str, str], asyncio.Task[KeyRecord | None]] = {}
+        self._slots = asyncio.Semaphore(MAX_LOADS)
+
+    async def find(self, tenant: str, key_id: str, *, fresh: bool = False) -> KeyRecord | None:
+        """Only ids out of verified tokens may be asked for: they are remembered whether there is a record or not."""
+        place = (tenant, key_id)
+        if not fresh and place in self._known:
+            self._known.move_to_end(place)
+            return self._known[place]
+        load = None if fresh else self._loading.get(place)
+        if load is None:
+            if len(self._loading) >= MAX_WAITING:
+                raise OverloadFault(f"{MAX_WAITING} records are waiting to be read")
+            load = asyncio.create_task(self._load(place))
+            self._loading[place] = load
+            load.add_done_callback(lambda done: self._loaded(place, done))
+        return await asyncio.shield(load)  # a caller that is cancelled must not end the others' load
+
+    def remembered(self, tenant: str, key_id: str) -> KeyRecord | None:
+        return self._known.get((tenant, key_id))
+
+    async def _load(self, place: tuple[str, str]) -> KeyRecord | None:
+        tenant, key_id = place
+        partition = keys.partition(tenant)
+        names = [keys.name(partition, "m"), *(keys.name(partition, kind, key_id) for kind in "rvt")]
+        store_id = await self._store.identity()
+        async with self._slots:
+            marker, stored, version, revocation = await self._store.call("record", "MGET", *names)
+        if marker is None or marker.decode() != store_id:
+            raise not_ours()
+        return recordcodec.decode(stored, version, revocation) if stored else None
+
+    def _loaded(self, place: tuple[str, str], load: asyncio.Task[KeyRecord | None]) -> None:
+        if self._loading.get(place) is load:
+            del self._loading[place]
+        if load.cancelled() or load.exception() is not None:
+            return
+        self._known[place] = load.result()
+        self._known.move_to_end(place)
+        if len(self._known) > self._cache_size:
+            self._known.popitem(last=False)

@@ -1,0 +1,109 @@
+"""
+Finding the credential in a request: where it may stand, and every way in which it can stand wrong.
+
+Three different results: a `Credential`, a `Refusal` that says what is wrong, or None: there is none at all.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote_plus
+
+from authz.core.decision import Reason, Refusal
+from authz.core.request import Request
+
+
+MAX_CREDENTIAL_CHARS: Final = 8192
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)([ \t].*)", re.DOTALL)
+_TWO: Final = "two different credentials were sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place where a credential may stand. `scheme` (`Bearer`) in lower case; empty: the header is the key itself."""
+
+    header: str
+    scheme: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a request presents, unverified. `bearer`: it came with a scheme, so a bare JWT is acceptable (RFC 6750)."""
+
+    value: str = field(repr=False)
+    header: str
+    bearer: bool
+
+
+def extract(
+    request: Request, sources: Sequence[Source], refuse_in_query: frozenset[str]
+) -> Credential | Refusal | None:
+    """
+    The one credential of *request*.
+
+    Refused: one in the URL, whatever else is sent (it is in every log by now); two that differ; a repeated header
+    (proxies join them by commas, which no key holds); a scheme forgotten or unknown; more than `MAX_CREDENTIAL_CHARS`;
+    control characters, bytes that are not ASCII, and stray white space, each told as such.
+    """
+    if request.query and _names_one(request.query, refuse_in_query):
+        return Refusal(Reason.CREDENTIAL_IN_URL, "send the key in a header: URLs end up in logs and histories")
+    found: Credential | None = None
+    for source in sources:
+        header = request.headers.get(source.header)
+        if header is None:
+            continue
+        read = _read(header, source)
+        if isinstance(read, Refusal):
+            others = sum(other.header in request.headers for other in sources)
+            return Refusal(Reason.AMBIGUOUS_CREDENTIAL, _TWO) if others > 1 else read
+        if found is not None and found.value != read.value:
+            return Refusal(Reason.AMBIGUOUS_CREDENTIAL, _TWO)
+        found = found or read
+    return found
+
+
+def _names_one(query: str, names: frozenset[str]) -> bool:
+    """Whether the query has a parameter of one of *names*, however it is escaped or cased."""
+    return any(unquote_plus(part.partition("=")[0]).strip().lower() in names for part in re.split("[&;]", query))
+
+
+def _read(header: str, source: Source) -> Credential | Refusal:
+    if fault := _bad_characters(header):
+        return Refusal(Reason.MALFORMED_CREDENTIAL, fault)
+    value = header
+    if source.scheme:
+        split = _SCHEME.fullmatch(header)
+        if split is None:
+            return _without_scheme(header, source)
+        if split[1].lower() != source.scheme:
+            return Refusal(Reason.MALFORMED_CREDENTIAL, f"the scheme must be {source.scheme.capitalize()}")
+        value = split[2].removeprefix(" ")
+    return _judge(value, source)
+
+
+def _judge(value: str, source: Source) -> Credential | Refusal:
+    if not value.strip():
+        return Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
+    if len(value) > MAX_CREDENTIAL_CHARS:
+        return Refusal(Reason.MALFORMED_CREDENTIAL, f"the key is longer than {MAX_CREDENTIAL_CHARS} characters")
+    if "," in value:
+        return Refusal(Reason.AMBIGUOUS_CREDENTIAL, "the header was sent more than once, or holds a comma")
+    if any(char.isspace() for char in value):
+        return Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
+    return Credential(value, source.header, bearer=bool(source.scheme))
+
+
+def _without_scheme(header: str, source: Source) -> Refusal:
+    scheme = source.scheme.capitalize()
+    if header.strip().lower() in {"", source.scheme}:
+        return Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
+    return Refusal(Reason.MALFORMED_CREDENTIAL, f"the scheme is missing: write '{scheme}' and a space before the key")
+
+
+def _bad_characters(value: str) -> str:
+    if any((char < " " and char != "\t") or char == "\x7f" for char in value):
+        return "there are control characters in the key"
+    if not value.isascii():
+        return "there are characters in the key that are not ASCII"
+    return ""

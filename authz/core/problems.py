@@ -1,0 +1,159 @@
+"""
+The words of a refusal: HTTP status, sentence and body of every reason, in the configured response format.
+
+Tables, so that a new format is data and a test can prove each total. Nothing that a caller sent is ever repeated but
+the names of scopes that its own key holds.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+from authz.core.bucket import US
+from authz.core.decision import Deny, Fault, Reason
+
+
+STATUS: Final[Mapping[Reason, int]] = {
+    Reason.ALLOWED: 200,
+    Reason.PUBLIC: 200,
+    Reason.MISSING_CREDENTIAL: 401,
+    Reason.MALFORMED_CREDENTIAL: 401,
+    Reason.AMBIGUOUS_CREDENTIAL: 401,
+    Reason.CREDENTIAL_IN_URL: 401,
+    Reason.UNKNOWN_KEY: 401,
+    Reason.BAD_SIGNATURE: 401,
+    Reason.ALGORITHM_REFUSED: 401,
+    Reason.UNKNOWN_ISSUER: 401,
+    Reason.WRONG_AUDIENCE: 401,
+    Reason.WRONG_KIND: 401,
+    Reason.BAD_CLAIMS: 401,
+    Reason.EXPIRED: 401,
+    Reason.NOT_YET_VALID: 401,
+    Reason.REVOKED: 401,
+    Reason.INSUFFICIENT_SCOPE: 403,
+    Reason.NO_ROUTE: 403,
+    Reason.AMBIGUOUS_PATH: 403,
+    Reason.BAD_REQUEST: 400,
+    Reason.BODY_TOO_LARGE: 413,
+    Reason.PROMPT_TOO_LONG: 400,
+    Reason.UNSUPPORTED_CONTENT_TYPE: 415,
+    Reason.RATE_LIMITED: 429,
+    Reason.STORE_UNAVAILABLE: 503,
+    Reason.OVERLOADED: 503,
+    Reason.INTERNAL_ERROR: 503,
+}
+
+SENTENCE: Final[Mapping[Reason, str]] = {
+    Reason.ALLOWED: "The request is allowed",
+    Reason.PUBLIC: "The path is public",
+    Reason.MISSING_CREDENTIAL: "No API key was sent",
+    Reason.MALFORMED_CREDENTIAL: "The API key is malformed",
+    Reason.AMBIGUOUS_CREDENTIAL: "It is not clear which API key is meant",
+    Reason.CREDENTIAL_IN_URL: "An API key does not belong in the URL",
+    Reason.UNKNOWN_KEY: "The API key is not known here",
+    Reason.BAD_SIGNATURE: "The API key is not genuine: its signature does not match",
+    Reason.ALGORITHM_REFUSED: "The API key is signed in a way that is not accepted here",
+    Reason.UNKNOWN_ISSUER: "The token comes from an issuer that is not known here",
+    Reason.WRONG_AUDIENCE: "The token is not an API key of this API",
+    Reason.WRONG_KIND: "The token is not an API key",
+    Reason.BAD_CLAIMS: "The API key's contents are not acceptable",
+    Reason.EXPIRED: "The API key has expired",
+    Reason.NOT_YET_VALID: "The API key is not valid yet",
+    Reason.REVOKED: "The API key has been revoked",
+    Reason.INSUFFICIENT_SCOPE: "The API key lacks a scope",
+    Reason.NO_ROUTE: "No API key may do this: there is no such operation here",
+    Reason.AMBIGUOUS_PATH: "The path can be read in more than one way",
+    Reason.BAD_REQUEST: "The request is not acceptable",
+    Reason.BODY_TOO_LARGE: "The request body is too large",
+    Reason.PROMPT_TOO_LONG: "The prompt is too long",
+    Reason.UNSUPPORTED_CONTENT_TYPE: "The content type is not accepted here",
+    Reason.RATE_LIMITED: "The rate limit is reached",
+    Reason.STORE_UNAVAILABLE: "Authorization is unavailable at the moment, try again",
+    Reason.OVERLOADED: "Authorization is overloaded at the moment, try again",
+    Reason.INTERNAL_ERROR: "Authorization failed, try again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """All that a response format may draw on."""
+
+    status: int
+    reason: Reason
+    message: str
+    required: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    content_type: str
+    members: Callable[[Problem], Mapping[str, object]]
+
+    def body(self, problem: Problem) -> str:
+        return json.dumps(self.members(problem), ensure_ascii=False, separators=(",", ":"))
+
+
+def message(decision: Deny | Fault) -> str:
+    """One sentence for the caller: what is wrong and, where it helps, what to do."""
+    sentence = SENTENCE[decision.reason]
+    if isinstance(decision, Fault):
+        return sentence + "."
+    detail = decision.hint
+    if decision.reason is Reason.INSUFFICIENT_SCOPE:
+        held = ", ".join(decision.principal.scopes) if decision.principal else ""
+        detail = f"required: {', '.join(decision.required)}; held: {held or 'none'}"
+    elif decision.reason is Reason.RATE_LIMITED:
+        detail = _limit_told(decision)
+    return f"{sentence}: {detail}." if detail and detail != sentence else f"{sentence}."
+
+
+def _limit_told(deny: Deny) -> str:
+    quota = deny.refused
+    if quota is None or deny.retry_after_us is None:
+        return ""
+    limit = f"{quota.limit.capacity} {quota.unit} in {quota.limit.period_s} s ({quota.name})"
+    if deny.retry_after_us < 0:
+        return f"{limit}; this request alone costs more, so waiting cannot help"
+    return f"{limit}; try again in {max(1, -(-deny.retry_after_us // US))} s"
+
+
+def problem_of(decision: Deny | Fault) -> Problem:
+    held = decision.principal.scopes if decision.principal else ()
+    required = decision.required if isinstance(decision, Deny) else ()
+    return Problem(STATUS[decision.reason], decision.reason, message(decision), required, held)
+
+
+def _openai_error(problem: Problem) -> dict[str, object]:
+    """
+    OpenAI's error object. `code` is OpenAI's own word where it has one (clients compare them), else our reason.
+
+    The SDKs pick their exception by the status alone and show `message`.
+    """
+    by_status = {
+        401: ("invalid_request_error", "invalid_api_key"),
+        429: ("rate_limit_error", "rate_limit_exceeded"),
+        503: ("server_error", problem.reason.value),
+    }
+    kind, code = by_status.get(problem.status, ("invalid_request_error", problem.reason.value))
+    return {"message": problem.message, "type": kind, "param": None, "code": code}
+
+
+def _problem_details(problem: Problem) -> dict[str, object]:
+    """RFC 9457, with the `error` member in which SDKs look for the message."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.message,
+        "reason": problem.reason.value,
+        "error": _openai_error(problem),
+    }
+
+
+FORMATS: Final[Mapping[str, ResponseFormat]] = {
+    "openai": ResponseFormat("application/json", lambda problem: {"error": _openai_error(problem)}),
+    "problem": ResponseFormat("application/problem+json", _problem_details),
+}

@@ -1,0 +1,32 @@
+"""A request as the proxy describes it, whichever proxy that is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    Args:
+        method: As sent; compared exactly (RFC 9110 §9.1: methods are case-sensitive).
+        path: Without the query, as the proxy normalised it.
+        query: Without the question mark.
+        headers: Lower-case names; a repeated header's values are joined by commas. Held out of `repr`: they hold keys.
+        client_address: The peer that the proxy saw.
+        context: Envoy's ``context_extensions`` of the route (`authz.scopes`, `authz.limits` are ours).
+    """
+
+    method: str
+    path: str
+    query: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default=_NONE, repr=False)
+    client_address: str = ""
+    context: Mapping[str, str] = _NONE
+
+    @property
+    def request_id(self) -> str:
+        return self.headers.get("x-request-id", "")

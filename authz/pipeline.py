@@ -1,0 +1,275 @@
+"""
+The request's one page: how a check is decided, step by step.
+
+    extract → parse → verify → look up → match → judge scope → one step in the store → decision
+
+Local judgement comes first and costs the store nothing; one atomic step then tells revocation and key state, and spends
+only if everything else passed. The answer follows the order of the steps, so a revoked key is told that it is revoked
+before anything is said about scopes. The decision starts as a refusal; an `Allow` is made in two places, both below.
+"""
+
+from dataclasses import dataclass
+
+from authz.core.admission import Admission, Admitted, Group, Status
+from authz.core.bucket import Charge, Limit
+from authz.core.claims import Claims
+from authz.core.credential import Source, extract
+from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
+from authz.core.keyformat import display_prefix, parse_token
+from authz.core.keyrecord import KeyRecord, tenant_of
+from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
+from authz.core.principal import Principal
+from authz.core.request import Request
+from authz.ports import KeyRecords, Ledger, OverloadFault, StoreFault, Verifier
+
+
+ATTEMPTS = 3  # how often a record may change under one check before that is a fault
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRules:
+    """Where credentials stand and how they look. `require_record`: a token that the store never heard of is refused."""
+
+    sources: tuple[Source, ...]
+    refuse_in_query: frozenset[str]
+    prefix: str
+    require_record: bool
+    leeway_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is decided locally: who asks, for what, and whether they may. `denied` None: the key's scopes cover it."""
+
+    claims: Claims
+    record: KeyRecord | None
+    principal: Principal
+    route: Route | None
+    limits: tuple[LimitSet, ...]
+    denied: Deny | None
+
+
+class Authorizer:
+    """Decides checks. Holds no state of its own; safe for any number of concurrent checks on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        rules: CredentialRules,
+        verifier: Verifier,
+        records: KeyRecords,
+        ledger: Ledger,
+        open_on_error: bool = False,
+    ) -> None:
+        self._policy = policy
+        self._rules = rules
+        self._verifier = verifier
+        self._records = records
+        self._ledger = ledger
+        self._open_on_error = open_on_error
+        self._missing = Refusal(Reason.MISSING_CREDENTIAL, _how_to_send(rules.sources))
+
+    async def check(self, request: Request, *, spend: bool = True) -> Decision:
+        """
+        Decide *request*. `spend` False explains: everything is asked, nothing is charged.
+
+        Never raises but for a bug; the servicer turns that into a fault.
+        """
+        ambiguous = is_ambiguous(request.path)
+        route = None if ambiguous else self._policy.match(request)
+        if route is not None and route.public:
+            return Allow(Reason.PUBLIC, route.name)
+        claims = self._authenticate(request)
+        if isinstance(claims, Refusal):
+            return _denied(claims, route)
+        try:
+            return await self._decide(request, route, claims, ambiguous=ambiguous, spend=spend)
+        except OverloadFault as fault:
+            return Fault(Reason.OVERLOADED, str(fault), _name(route))
+        except StoreFault as fault:
+            return self._without_store(request, route, claims, fault, ambiguous=ambiguous)
+
+    def _authenticate(self, request: Request) -> Claims | Refusal:
+        found = extract(request, self._rules.sources, self._rules.refuse_in_query)
+        if found is None:
+            return self._missing
+        if isinstance(found, Refusal):
+            return found
+        token = parse_token(found, self._rules.prefix)
+        return token if isinstance(token, Refusal) else self._verifier.verify(token)
+
+    async def _decide(
+        self, request: Request, route: Route | None, claims: Claims, *, ambiguous: bool, spend: bool
+    ) -> Decision:
+        tenant = tenant_of(claims.workspace, claims.subject)
+        fresh = False
+        for _ in range(ATTEMPTS):
+            record = await self._records.find(tenant, claims.jti, fresh=fresh)
+            if record is None and self._rules.require_record and not fresh:
+                fresh = True  # it may have been made a moment ago
+                continue
+            judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
+            if isinstance(judged, Fault):
+                return judged
+            if refusal := self._key_refused(claims, record):
+                return _denied(refusal, route, judged.principal)
+            answer = await self._ledger.admit(self._admission(tenant, judged, spend=spend))
+            if answer.status not in {Status.STALE, Status.NO_RECORD}:
+                return _conclude(judged, answer)
+            fresh = True
+        return Fault(Reason.STORE_UNAVAILABLE, "the key's record kept changing under the check", _name(route))
+
+    def _key_refused(self, claims: Claims, record: KeyRecord | None) -> Refusal | None:
+        if record is None:
+            return Refusal(Reason.UNKNOWN_KEY) if self._rules.require_record else None
+        if record.version < 0:
+            return Refusal(Reason.REVOKED)
+        if (record.subject, record.workspace) != (claims.subject, claims.workspace):
+            return Refusal(Reason.BAD_CLAIMS, "it names another owner than the key's record")
+        return None
+
+    def _judge(
+        self, request: Request, route: Route | None, claims: Claims, record: KeyRecord | None, *, ambiguous: bool
+    ) -> Judged | Fault:
+        """Scope and route, by what is known locally. An Envoy route may ask for more by its context extensions."""
+        principal = _principal(claims, record, self._rules.prefix)
+        name = _name(route)
+        limits = self._limits(request, route)
+        if limits is None:
+            return Fault(Reason.INTERNAL_ERROR, "authz.limits of the Envoy route names a limit that is not there", name)
+        required = (
+            *(route.scopes if route else ()),
+            *request.context.get("authz.scopes", "").replace(",", " ").split(),
+        )
+        denied = None
+        if ambiguous:
+            denied = Deny(Reason.AMBIGUOUS_PATH, route=name, principal=principal)
+        elif route is None:
+            denied = Deny(Reason.NO_ROUTE, principal=principal)
+        elif not self._policy.scopes.covers(principal.scopes, required):
+            denied = Deny(Reason.INSUFFICIENT_SCOPE, route=name, principal=principal, required=required)
+        return Judged(claims, record, principal, route, limits, denied)
+
+    def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
+        limits = route.limits if route else ()
+        for name in request.context.get("authz.limits", "").replace(",", " ").split():
+            if name not in self._policy.limits:
+                return None
+            if self._policy.limits[name] not in limits:
+                limits = (*limits, self._policy.limits[name])
+        return limits
+
+    def _admission(self, tenant: str, judged: Judged, *, spend: bool) -> Admission:
+        claims, record, principal = judged.claims, judged.record, judged.principal
+        groups = () if judged.denied else _groups(judged.limits, principal, record, self._policy.estimate)
+        return Admission(
+            tenant=tenant,
+            key_id=claims.jti,
+            version=record.version if record else 0,
+            issued_us=record.created_at_us if record else int(claims.issued_at_s * 1_000_000),
+            dead_us=record.expires_at_us + self._rules.leeway_us if record and record.expires_at_us else 0,
+            subject=claims.subject,
+            workspace=claims.workspace,
+            groups=groups,
+            spend=spend and judged.denied is None,
+        )
+
+    def _without_store(
+        self, request: Request, route: Route | None, claims: Claims, fault: StoreFault, *, ambiguous: bool
+    ) -> Decision:
+        """
+        `on_error: allow` lets pass what signature, claims and scopes allow, and what is not remembered as revoked.
+
+        A store that lost its memory lets nothing pass.
+        """
+        if self._open_on_error and fault.trustworthy:
+            record = self._records.remembered(tenant_of(claims.workspace, claims.subject), claims.jti)
+            judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
+            if isinstance(judged, Fault):
+                return judged
+            if record and (refusal := self._key_refused(claims, record)):
+                return _denied(refusal, route, judged.principal)
+            return judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
+        return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
+
+
+def _conclude(judged: Judged, answer: Admitted) -> Decision:
+    """The store's answer and the local judgement, in the order of the steps."""
+    route, principal = _name(judged.route), judged.principal
+    match answer.status:
+        case Status.REVOKED | Status.REVOKED_IN_BULK:
+            return Deny(Reason.REVOKED, route=route, principal=principal)
+        case Status.EXPIRED:
+            return Deny(Reason.EXPIRED, route=route, principal=principal)
+        case Status.ADMITTED if judged.denied is None:
+            return Allow(Reason.ALLOWED, route, principal, answer.quotas, answer.now_us)
+        case Status.ADMITTED | Status.LIMITED if judged.denied is not None:
+            return judged.denied
+        case Status.LIMITED:
+            return Deny(
+                Reason.RATE_LIMITED,
+                route=route,
+                principal=principal,
+                quotas=answer.quotas,
+                refused=answer.refused,
+                retry_after_us=answer.wait_us,
+                now_us=answer.now_us,
+            )
+        case _:
+            return Fault(Reason.INTERNAL_ERROR, f"the ledger answered {answer.status!r}", route, principal)
+
+
+def _principal(claims: Claims, record: KeyRecord | None, prefix: str) -> Principal:
+    """The record's scopes where there is one: they can be changed, a token's cannot."""
+    if record is not None:
+        return Principal(record.id, record.prefix, record.subject, record.workspace, record.scopes)
+    shown = display_prefix(prefix, claims.jti) or ""
+    return Principal(claims.jti, shown, claims.subject, claims.workspace, claims.scopes or ())
+
+
+def _groups(
+    limits: tuple[LimitSet, ...], principal: Principal, record: KeyRecord | None, estimate: int
+) -> tuple[Group, ...]:
+    """
+    What a request is charged. A key's own limits replace, bucket by bucket, those of the limit `default`, or of the
+    route's first limit counted per key where `default` is not among them.
+    """
+    own = record.limits if record else {}
+    mine = [limit for limit in limits if limit.per == "key"]
+    overridden = next((limit for limit in mine if limit.name == "default"), mine[0] if mine else None)
+    groups = []
+    for limit in limits:
+        requests, tokens = limit.requests, limit.tokens
+        if limit is overridden:
+            requests, tokens = own.get("requests", requests), own.get("tokens", tokens)
+        owner = {
+            "key": f"k:{principal.key_id}",
+            "subject": f"s:{principal.subject}",
+            "workspace": f"w:{principal.workspace}" if principal.workspace else f"s:{principal.subject}",
+        }[limit.per]
+        groups.append(Group(limit.name, owner, Charge(requests, 1), Charge(tokens, _estimate(tokens, estimate))))
+    return tuple(groups)
+
+
+def _estimate(tokens: Limit | None, estimate: int) -> int:
+    """A guess of ours must not make a small bucket unusable."""
+    return min(estimate, tokens.capacity) if tokens else 0
+
+
+def _denied(refusal: Refusal, route: Route | None, principal: Principal | None = None) -> Deny:
+    return Deny(refusal.reason, refusal.hint, _name(route), principal)
+
+
+def _name(route: Route | None) -> str:
+    return route.name if route else ""
+
+
+def _how_to_send(sources: tuple[Source, ...]) -> str:
+    ways = [
+        f"'{source.header.title()}: {source.scheme.capitalize()} KEY'"
+        if source.scheme
+        else f"'{source.header.title()}: KEY'"
+        for source in sources
+    ]
+    return f"send it as {' or '.join(ways)}"
