@@ -82,14 +82,20 @@ class KeyDraft:
     lifetime_s: int | None
 
 
+class PrefixTakenError(Exception):
+    """The display prefix belongs to another key: draw another."""
+
+
 class KeyRegistry(Protocol):
     """Records as those who manage keys see them; never cached."""
 
     async def create(self, draft: KeyDraft) -> KeyRecord:
-        """Marks a store that was never used as ours. Raises: StoreFault."""
+        """Marks a store that was never used as ours. Raises: PrefixTakenError; StoreFault."""
         ...
 
-    async def read(self, key_id: str) -> KeyRecord | None: ...
+    async def read(self, key: str) -> KeyRecord | None:
+        """By id or by display prefix."""
+        ...
 
     async def all(self) -> Sequence[KeyRecord]:
         """Newest first."""

@@ -11,7 +11,7 @@ No state at all means full. Nothing is ever rounded into the state, so no remain
 the level is exactly the floor of the ideal continuous bucket. A full bucket's account is closed (no state); once whole
 periods have passed, N units and one period are struck from both sides, so t - a stays below one period.
 
-Bounds (1 <= N <= 10**9, 1 <= P <= 31 days) keep every product below 2**53: Lua's doubles are exact, and so is its floor.
+Bounds (1 <= N <= 10**9, 1 <= P <= 31 days) keep every product below 2**53, so Lua's doubles and its floor are exact.
 """
 
 from dataclasses import dataclass

@@ -43,8 +43,8 @@ def parse_token(credential: Credential, prefix: str) -> str | Refusal:
     """
     The JWT within *credential*, by its shape alone; nothing is verified.
 
-    Takes `prefix` + JWT from any source, and a bare JWT where the source is a Bearer scheme (RFC 6750). A copy that went
-    wrong (cut short, another product's prefix) is told as such.
+    Takes `prefix` + JWT from any source, and a bare JWT where the source is a Bearer scheme (RFC 6750). A copy that
+    went wrong (cut short, another product's prefix) is told as such.
     """
     value = credential.value
     if value.startswith(prefix):

@@ -1,14 +1,10 @@
 """What the store knows of a key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from types import MappingProxyType
 
 from authz.core.bucket import Limit
-
-
-_NONE: Mapping[str, Limit] = MappingProxyType({})
 
 
 @unique
@@ -39,7 +35,7 @@ class KeyRecord:
     subject: str
     workspace: str
     scopes: tuple[str, ...] = ()
-    limits: Mapping[str, Limit] = _NONE
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     created_at_us: int = 0
     expires_at_us: int | None = None
     version: int = 0

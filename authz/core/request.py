@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-
-
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +19,9 @@ class Request:
     method: str
     path: str
     query: str = field(default="", repr=False)
-    headers: Mapping[str, str] = field(default=_NONE, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     client_address: str = ""
-    context: Mapping[str, str] = _NONE
+    context: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def request_id(self) -> str:

@@ -44,8 +44,8 @@ def connect(url: str) -> Commands:
     """
     A client for *url*; nothing is connected yet. Time-outs are `Store`'s: redis-py's own hang for seconds.
 
-    Only a lost connection is asked again, and once: a charge whose answer was lost may then be charged twice, which errs
-    on the side of refusing.
+    Only a lost connection is asked again, and once: a charge whose answer was lost may then be charged twice, which
+    errs on the side of refusing.
     """
     options: dict[str, Any] = {
         "retry": Retry(NoBackoff(), _ONCE_MORE, supported_errors=(LostConnectionError,)),

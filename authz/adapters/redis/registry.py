@@ -9,7 +9,7 @@ from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.scripts import ISSUE, REVOKE, REVOKE_BULK, Script
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord, tenant_of
-from authz.ports import KeyDraft, StoreFault
+from authz.ports import KeyDraft, PrefixTakenError, StoreFault
 
 
 PAGE: Final = 500  # records read by one command
@@ -28,7 +28,7 @@ class RedisKeyRegistry:
         return await self._store.now_us()
 
     async def create(self, draft: KeyDraft) -> KeyRecord:
-        """Raises: StoreFault; `PrefixTakenError` is a reason to draw another id."""
+        """Raises: PrefixTakenError; StoreFault."""
         record = draft.record
         await self._store.initialise()
         hex8 = record.prefix[-8:]
@@ -49,15 +49,15 @@ class RedisKeyRegistry:
         issued_us = await self._run(ISSUE, names, recordcodec.encode(record), record.id)
         return replace(record, created_at_us=int(issued_us), version=1)
 
-    async def read(self, key_id: str) -> KeyRecord | None:
-        at = partition_of(key_id)
-        if at is None or at >= keys.PARTITIONS:
-            return None
+    async def read(self, key: str) -> KeyRecord | None:
         await self._store.identity()
-        found = await self._read(at, [key_id.encode()])
+        at = partition_of(key)
+        if at is None:
+            return await self._by_prefix(key)
+        found = await self._read(at, [key.encode()]) if at < keys.PARTITIONS else []
         return found[0] if found else None
 
-    async def find_prefix(self, display: str) -> KeyRecord | None:
+    async def _by_prefix(self, display: str) -> KeyRecord | None:
         key_id = await self._store.call("reserve", "GET", keys.prefix(display[-8:]))
         record = await self.read(key_id.decode()) if key_id else None
         return record if record and record.prefix == display else None
@@ -118,10 +118,6 @@ class RedisKeyRegistry:
                 raise not_ours() from fault
             raise
         return reply
-
-
-class PrefixTakenError(Exception):
-    """The display prefix belongs to another key."""
 
 
 def _revoked_in_bulk(record: KeyRecord, upto_us: int) -> KeyRecord:

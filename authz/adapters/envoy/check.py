@@ -1,0 +1,50 @@
+"""
+`envoy.service.auth.v3.Authorization/Check`: bytes in, bytes out, so that any server can carry it.
+
+Every fault becomes an explicit answer here. An exception would be an Envoy *error*, which a proxy configured with
+`failure_mode_allow` lets pass.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from authz.adapters.envoy.codec import NotACheckError, ResponseStyle, decode, encode
+from authz.core.decision import Decision, Deny, Fault, Reason
+from authz.core.request import Request
+from authz.ports import Clock, Observer
+
+
+SERVICE: Final = "envoy.service.auth.v3.Authorization"
+METHOD: Final = "Check"
+
+_log: Final = logging.getLogger(__name__)
+_UNREADABLE: Final = Request(method="", path="")
+
+
+class CheckHandler:
+    """Decode, decide, encode, observe."""
+
+    def __init__(
+        self, decide: Callable[[Request], Awaitable[Decision]], style: ResponseStyle, clock: Clock, observer: Observer
+    ) -> None:
+        self._decide = decide
+        self._style = style
+        self._clock = clock
+        self._observer = observer
+
+    async def __call__(self, message: bytes) -> bytes:
+        start_s = self._clock.monotonic_s()
+        request = _UNREADABLE
+        decision: Decision = Fault(Reason.INTERNAL_ERROR, "not decided")
+        try:
+            request = decode(message)
+            decision = await self._decide(request)
+        except NotACheckError as exc:
+            decision = Deny(Reason.BAD_REQUEST, str(exc))
+        except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must not become an open door
+            _log.exception("check failed")
+            decision = Fault(Reason.INTERNAL_ERROR, type(exc).__name__)
+        answer = encode(decision, self._style)
+        self._observer.decided(request, decision, self._clock.monotonic_s() - start_s)
+        return answer

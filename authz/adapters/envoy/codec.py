@@ -1,0 +1,138 @@
+"""
+Envoy's messages (envoy.service.auth.v3) and the core's values, each from the other. Pure.
+
+`CheckResponse()` with code 0 is an ALLOW, also with a `denied_response` in it: so the code is always set, first of all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from envoy.config.core.v3 import base_pb2
+from envoy.service.auth.v3 import external_auth_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+
+from authz.core import headers
+from authz.core.decision import Allow, Decision, Deny, Fault
+from authz.core.headers import Header
+from authz.core.problems import ResponseFormat, problem_of
+from authz.core.request import Request
+
+
+# Whatever the upstream set itself is replaced, not added to.
+_OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+_CODES: Final[Mapping[int, int]] = {
+    400: code_pb2.INVALID_ARGUMENT,
+    401: code_pb2.UNAUTHENTICATED,
+    403: code_pb2.PERMISSION_DENIED,
+    413: code_pb2.INVALID_ARGUMENT,
+    415: code_pb2.INVALID_ARGUMENT,
+    429: code_pb2.RESOURCE_EXHAUSTED,
+    503: code_pb2.UNAVAILABLE,
+}
+
+
+class NotACheckError(ValueError):
+    """The message does not describe an HTTP request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStyle:
+    """`credential_headers`: removed before the upstream sees the request; empty: forwarded."""
+
+    format: ResponseFormat
+    ratelimit_styles: tuple[str, ...]
+    credential_headers: tuple[str, ...]
+
+
+def decode(message: bytes) -> Request:
+    """Raises: NotACheckError — not a CheckRequest, or one without `attributes.request.http`."""
+    try:
+        check: Any = external_auth_pb2.CheckRequest.FromString(message)
+    except DecodeError as exc:
+        raise NotACheckError("not a CheckRequest") from exc
+    attributes = check.attributes
+    http = attributes.request.http
+    if not http.method:
+        raise NotACheckError("the CheckRequest has no attributes.request.http")
+    path, _, query = http.path.partition("?")
+    path, _, _ = path.partition("#")
+    return Request(
+        method=http.method,
+        path=path,
+        query=query or http.query,
+        headers=_headers(http),
+        client_address=attributes.source.address.socket_address.address,
+        context=dict(attributes.context_extensions),
+    )
+
+
+def _headers(http: Any) -> dict[str, str]:
+    """
+    Lower-case names. With `encode_raw_headers`, Envoy fills `header_map` instead of `headers`, repeated ones apart:
+    they are joined by commas, as Envoy joins them, so that a credential sent twice looks the same either way.
+    """
+    if not http.header_map.headers:
+        return {name.lower(): value for name, value in http.headers.items()}
+    joined: dict[str, str] = {}
+    for header in http.header_map.headers:
+        name = header.key.lower()
+        value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined
+
+
+def encode(decision: Decision, style: ResponseStyle) -> bytes:
+    """The CheckResponse of *decision*. Total: whatever is not an `Allow` has a code that is not OK."""
+    response: Any = external_auth_pb2.CheckResponse()
+    if isinstance(decision, Allow):
+        _encode_allow(response, decision, style)
+    else:
+        _encode_refusal(response, decision, style)
+    response.dynamic_metadata.update(_metadata(decision))
+    encoded: bytes = response.SerializeToString()
+    return encoded
+
+
+def _encode_allow(response: Any, allow: Allow, style: ResponseStyle) -> None:
+    identity = headers.identity(allow.principal) if allow.principal else ()
+    told = {name for name, _ in identity}
+    response.status.code = code_pb2.OK
+    _add(response.ok_response.headers, identity)
+    response.ok_response.headers_to_remove.extend(style.credential_headers)
+    response.ok_response.headers_to_remove.extend(name for name in headers.IDENTITY if name not in told)
+    shown = headers.rate_limit(allow.quotas, style.ratelimit_styles, allow.now_us)
+    _add(response.ok_response.response_headers_to_add, shown)
+
+
+def _encode_refusal(response: Any, refusal: Deny | Fault, style: ResponseStyle) -> None:
+    problem = problem_of(refusal)
+    response.status.code = _CODES[problem.status]
+    response.denied_response.status.code = problem.status
+    response.denied_response.body = style.format.body(problem)
+    content_type = ("content-type", style.format.content_type)
+    _add(response.denied_response.headers, (content_type, *headers.refusal(refusal, style.ratelimit_styles)))
+
+
+def _add(options: Any, pairs: Iterable[Header]) -> None:
+    for name, value in pairs:
+        option = options.add()
+        option.header.key = name
+        option.header.value = headers.clean(value)
+        option.append_action = _OVERWRITE
+
+
+def _metadata(decision: Decision) -> dict[str, str]:
+    """What Envoy's own logs and RBAC may read under `envoy.filters.http.ext_authz`."""
+    told = {
+        "decision": "allowed" if isinstance(decision, Allow) else "denied",
+        "reason": decision.reason.value,
+        "route": decision.route,
+    }
+    if decision.principal is not None:
+        principal = decision.principal
+        told |= {"key_id": principal.key_id, "key_prefix": principal.prefix, "subject": principal.subject}
+        told["workspace"] = principal.workspace
+    return {name: headers.clean(value) for name, value in told.items() if value}

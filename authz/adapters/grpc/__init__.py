@@ -1,0 +1,1 @@
+"""grpcio's asyncio servers: the check, health, reflection."""

@@ -1,0 +1,77 @@
+"""
+A gRPC server on grpcio: unary methods as bytes to bytes, health and reflection beside them.
+
+Knows nothing of what the methods do.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+
+Unary = Callable[[bytes], Awaitable[bytes]]
+Server = aio.Server
+
+MAX_MESSAGE_BYTES: Final = 1024 * 1024  # headers of a request; Envoy's own limit for them is 60 KiB
+MAX_STREAMS: Final = 4096
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # a busy port is an error, not a share of somebody else's traffic
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.http2.max_ping_strikes", 0),  # Envoy's keepalive pings an idle connection
+    ("grpc.max_metadata_size", 64 * 1024),
+)
+
+
+class ListenError(Exception):
+    """The address cannot be listened on."""
+
+
+class Health:
+    """grpc.health.v1 for a set of services, all of one state."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._servicer: Any = health_aio.HealthServicer()
+        self._services = ("", *services)
+
+    async def set(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for service in self._services:
+            await self._servicer.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    def add_to(self, server: Server) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+
+def build(address: str, services: Mapping[str, Mapping[str, Unary]], health: Health) -> Server:
+    """
+    A server that is bound and not started. *services*: service name → method name → handler.
+
+    Raises: ListenError.
+    """
+    server = aio.server(options=_OPTIONS)
+    for service, methods in services.items():
+        handlers = {name: _unary(handler) for name, handler in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    health.add_to(server)
+    reflection.enable_server_reflection((*services, HEALTH, reflection.SERVICE_NAME), server)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as exc:
+        raise ListenError(str(exc)) from exc
+    if bound == 0:
+        raise ListenError(f"cannot listen on {address}")
+    return server
+
+
+def _unary(handler: Unary) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def call(message: bytes, _: object) -> bytes:
+        return await handler(message)
+
+    return grpc.unary_unary_rpc_method_handler(call)  # no serializers: bytes as they are

@@ -1,0 +1,1 @@
+"""HTTP doors, on Starlette and uvicorn: for now metrics and health."""

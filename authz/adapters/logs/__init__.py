@@ -1,0 +1,1 @@
+"""JSON logs on stderr, one object a line."""

@@ -1,0 +1,66 @@
+"""A line per decision at debug, per refusal at info, per fault at warning. Never a header, a query or a credential."""
+
+import logging
+from typing import Final
+
+from authz.core.decision import Allow, Decision, Fault
+from authz.core.problems import STATUS
+from authz.core.request import Request
+
+
+_log: Final = logging.getLogger("authz.decisions")
+_store_log: Final = logging.getLogger("authz.store")
+_MAX_PATH: Final = 512
+
+
+class LogObserver:
+    """Implements `Observer` and `StoreObserver`."""
+
+    def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
+        level = logging.INFO
+        if isinstance(decision, Allow):
+            level = logging.WARNING if decision.degraded else logging.DEBUG
+        elif isinstance(decision, Fault):
+            level = logging.WARNING
+        if _log.isEnabledFor(level):
+            _log.log(level, "decided", extra={"fields": _fields(request, decision, duration_s)})
+
+    def store_called(self, operation: str, duration_s: float, fault: str | None) -> None:
+        if fault is not None and _store_log.isEnabledFor(logging.DEBUG):
+            fields = {"operation": operation, "fault": fault, "duration_ms": round(duration_s * 1000, 3)}
+            _store_log.debug("store call failed", extra={"fields": fields})
+
+    def batch_sent(self, checks: int) -> None:
+        """A metric's business."""
+
+    def store_state(self, state: str) -> None:
+        level = logging.INFO if state == "up" else logging.ERROR
+        _store_log.log(level, "store is %s", state, extra={"fields": {"store": state}})
+
+
+def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "decision": type(decision).__name__.lower(),
+        "reason": decision.reason.value,
+        "status": STATUS[decision.reason],
+        "route": decision.route,
+        "method": request.method,
+        "path": request.path[:_MAX_PATH],
+        "client": request.client_address,
+        "request_id": request.request_id[:128],
+        "duration_ms": round(duration_s * 1000, 3),
+    }
+    if decision.principal is not None:
+        fields |= {
+            "key_id": decision.principal.key_id,
+            "key_prefix": decision.principal.prefix,
+            "subject": decision.principal.subject,
+            "workspace": decision.principal.workspace,
+        }
+    if isinstance(decision, Fault):
+        fields["detail"] = decision.detail
+    elif not isinstance(decision, Allow):
+        fields["hint"] = decision.hint
+        if decision.refused is not None:
+            fields["limit"] = f"{decision.refused.name}.{decision.refused.unit}"
+    return {name: value for name, value in fields.items() if value != ""}

@@ -1,0 +1,92 @@
+"""
+What is counted. Labels come from closed sets alone: reasons, route names of the configuration, operations of ours;
+never a key, a subject or a path.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from authz.core.decision import Allow, Decision, Reason
+from authz.core.request import Request
+
+
+CHECK_BUCKETS_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5)
+STORE_STATES: Final = ("up", "down", "empty", "foreign")
+
+
+class _TokenCache(Collector):
+    def __init__(self, hits: Callable[[], float], misses: Callable[[], float]) -> None:
+        self._hits = hits
+        self._misses = misses
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("authz_token_cache_hits", "Tokens found verified already.", self._hits())
+        yield CounterMetricFamily("authz_token_cache_misses", "Tokens verified anew.", self._misses())
+
+
+class PrometheusObserver:
+    """Implements `Observer` and `StoreObserver`."""
+
+    def __init__(self, version: str, *, compiled: bool) -> None:
+        self._registry = CollectorRegistry()
+        r = self._registry
+        self._decisions = Counter("authz_decisions", "Checks decided.", ["reason", "route"], registry=r)
+        self._check_s = Histogram(
+            "authz_check_duration_seconds",
+            "A check, from its bytes to its answer's.",
+            buckets=CHECK_BUCKETS_S,
+            registry=r,
+        )
+        self._malformed = Counter(
+            "authz_malformed_requests", "CheckRequests that describe no HTTP request.", registry=r
+        )
+        self._degraded = Counter("authz_degraded_decisions", "Checks allowed without asking the store.", registry=r)
+        self._store_s = Histogram(
+            "authz_store_duration_seconds", "A call to the store.", ["operation"], buckets=CHECK_BUCKETS_S, registry=r
+        )
+        self._store_errors = Counter(
+            "authz_store_errors", "Calls to the store that failed.", ["operation", "fault"], registry=r
+        )
+        self._batch = Histogram(
+            "authz_store_batch_checks", "Checks in one call to the store.", buckets=(1, 2, 4, 8, 12, 16), registry=r
+        )
+        self._store_state = Gauge("authz_store_state", "1 for the state the store is in.", ["state"], registry=r)
+        self._generation = Gauge("authz_config_generation", "Configurations loaded since the start.", registry=r)
+        build = Gauge("authz_build_info", "1; the labels tell.", ["version", "compiled"], registry=r)
+        build.labels(version, str(compiled).lower()).set(1)
+        self._generation.set(1)
+        for state in STORE_STATES:
+            self._store_state.labels(state).set(0)
+
+    def count_tokens(self, hits: Callable[[], float], misses: Callable[[], float]) -> None:
+        """Read when asked for, so that the hot path counts with plain integers."""
+        self._registry.register(_TokenCache(hits, misses))
+
+    def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
+        self._decisions.labels(decision.reason.value, decision.route or "none").inc()
+        self._check_s.observe(duration_s)
+        if decision.reason is Reason.BAD_REQUEST and not request.method:
+            self._malformed.inc()
+        if isinstance(decision, Allow) and decision.degraded:
+            self._degraded.inc()
+
+    def store_called(self, operation: str, duration_s: float, fault: str | None) -> None:
+        if fault is None:
+            self._store_s.labels(operation).observe(duration_s)
+        else:
+            self._store_errors.labels(operation, fault).inc()
+
+    def batch_sent(self, checks: int) -> None:
+        self._batch.observe(checks)
+
+    def store_state(self, state: str) -> None:
+        for name in STORE_STATES:
+            self._store_state.labels(name).set(name == state)
+
+    def exposition(self) -> tuple[bytes, str]:
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_1_0_0

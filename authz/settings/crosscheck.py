@@ -1,0 +1,125 @@
+"""
+Faults between fields: a route that names a scope or a limit that is not there, inclusion in circles, a listener that
+the world can reach in plain text.
+
+They are looked for in the raw document, whatever the models said of it, so that one run tells every fault.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Final
+
+from authz.core.scope import find_cycle
+from authz.settings.faults import Path, nearest
+
+
+Found = tuple[Path, str, str]
+_PLAIN_EVERYWHERE: Final = {"metrics"}  # says nothing secret
+
+
+def crosscheck(raw: dict[str, object]) -> Iterator[Found]:
+    """(path, reason, nearest valid name); *raw* is complete (defaults filled in), of any shape."""
+    yield from _scopes(raw)
+    yield from _routes(raw)
+    yield from _limits(raw)
+    yield from _listeners(raw)
+    yield from _keyring(raw)
+
+
+def known_scopes(scopes: object) -> set[str]:
+    names = set(_mapping(scopes))
+    return names | {str(name) for included in _mapping(scopes).values() for name in _list(included)}
+
+
+def _scopes(raw: dict[str, object]) -> Iterator[Found]:
+    includes = {scope: [str(name) for name in _list(names)] for scope, names in _mapping(raw.get("scopes")).items()}
+    if cycle := find_cycle(includes):
+        yield ("scopes", cycle[0]), f"includes itself: {' → '.join(cycle)}", ""
+    for scope, names in includes.items():
+        yield from _twice(("scopes", scope), names)
+
+
+def _routes(raw: dict[str, object]) -> Iterator[Found]:
+    scopes, limits = known_scopes(raw.get("scopes")), set(_mapping(raw.get("limits")))
+    for index, route in enumerate(_list(raw.get("routes"))):
+        fields = _mapping(route)
+        for what, known in (("scope", scopes), ("limit", limits)):
+            path: Path = ("routes", index, f"{what}s")
+            names = [str(name) for name in _list(fields.get(f"{what}s"))]
+            yield from _twice(path, names)
+            for place, name in enumerate(names):
+                if name not in known:
+                    yield (*path, place), f"unknown {what} {name!r}", nearest(name, known)
+        if fields.get("public") is True and (fields.get("scopes") or fields.get("limits")):
+            yield ("routes", index), "a public route has neither scopes nor limits: nobody is asked who they are", ""
+
+
+def _limits(raw: dict[str, object]) -> Iterator[Found]:
+    for name, limit in _mapping(raw.get("limits")).items():
+        if isinstance(limit, dict) and not limit.get("requests") and not limit.get("tokens"):
+            yield ("limits", name), "limits nothing: it has neither requests nor tokens", ""
+
+
+def _listeners(raw: dict[str, object]) -> Iterator[Found]:
+    seen: dict[str, str] = {}
+    for name, listener in _mapping(raw.get("listen")).items():
+        fields = {"address": listener} if isinstance(listener, str) else _mapping(listener)
+        address = fields.get("address")
+        if not isinstance(address, str):
+            continue
+        if fault := address_fault(address):
+            yield ("listen", name), fault, ""
+        elif not is_local(address) and fields.get("insecure") is not True and name not in _PLAIN_EVERYWHERE:
+            yield ("listen", name), "listens beyond this host in plain text: say 'insecure: true' if that is meant", ""
+        if address in seen and not address.endswith(":0"):
+            yield ("listen", name), f"the same address as listen.{seen[address]}", ""
+        seen.setdefault(address, name)
+
+
+def _keyring(raw: dict[str, object]) -> Iterator[Found]:
+    ids: list[object] = []
+    for index, entry in enumerate(_list(_mapping(raw.get("keys")).get("keyring"))):
+        fields = _mapping(entry)
+        if fields.get("id") is not None and fields["id"] in ids:
+            yield ("keys", "keyring", index, "id"), f"stands twice: {fields['id']!r}", ""
+        ids.append(fields.get("id"))
+        secret = fields.get("secret")
+        path: Path = ("keys", "keyring", index, "secret")
+        if isinstance(secret, str):
+            yield path, "a secret does not stand in the file: say {env: NAME} or {file: PATH}", ""
+        elif isinstance(secret, dict) and sum(value is not None for value in secret.values()) != 1:
+            yield path, "must say either env or file", ""
+
+
+def address_fault(address: str) -> str:
+    """Why *address* cannot be listened on; empty: it can."""
+    if address.startswith("unix:"):
+        return "" if len(address) > len("unix:") else "unix: needs a path"
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        return "must be HOST:PORT or unix:PATH"
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return "" if host == "localhost" else "the host must be an IP address or localhost"
+    return ""
+
+
+def is_local(address: str) -> bool:
+    """A Unix socket or a loopback address."""
+    host = address.rpartition(":")[0].strip("[]")
+    return address.startswith("unix:") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _twice(path: Path, names: list[str]) -> Iterator[Found]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            yield (*path, place), f"stands twice: {name!r}", ""
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,112 @@
+"""`AUTHZ_` variables over the file: any scalar, by its path in upper case, joined by two underscores."""
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import yaml
+
+from authz.settings.faults import Path, SettingsFault, nearest
+
+
+PREFIX: Final = "AUTHZ_"
+_OURS_BUT_NO_FIELD: Final = frozenset({"CONFIG", "ADMIN_KEY"})
+# What Kubernetes puts into every pod beside a Service that is called `authz`.
+_KUBERNETES: Final = re.compile(r"(PORT|SERVICE)(_.*)?")
+
+Node = dict[str, object] | list[object]
+
+
+def override(
+    raw: dict[str, object], environ: Mapping[str, str], defaults: Mapping[str, object]
+) -> tuple[dict[str, object], dict[Path, str], list[SettingsFault]]:
+    """
+    *raw* with the environment's values in it; which variable set which path; what could not be taken.
+
+    A field that the file does not have starts from its default, so that one part of it can be changed alone.
+    """
+    merged = copy.deepcopy(raw)
+    taken: dict[Path, str] = {}
+    faults: list[SettingsFault] = []
+    for variable in sorted(environ):
+        segments = _segments(variable, defaults)
+        if not segments:
+            continue
+        top = segments[0].lower()
+        if top not in defaults:
+            faults.append(SettingsFault(f"${variable}", top, "unknown field", nearest(top, defaults)))
+            continue
+        path = _put(merged, segments, _value(environ[variable]), defaults)
+        if path is None:
+            faults.append(SettingsFault(f"${variable}", ".".join(segments).lower(), "there is no such field"))
+        else:
+            taken[path] = f"${variable}"
+    return merged, taken, faults
+
+
+def _segments(variable: str, defaults: Mapping[str, object]) -> list[str]:
+    name = variable.removeprefix(PREFIX)
+    if name == variable or name in _OURS_BUT_NO_FIELD or _KUBERNETES.fullmatch(name):
+        return []
+    segments = name.split("__")
+    scalar = len(segments) == 1 and isinstance(defaults.get(name.lower()), str)
+    return segments if len(segments) > 1 or scalar else []  # AUTHZ_JWT_SECRET and the like are values, not fields
+
+
+def _value(text: str) -> object:
+    """As YAML would read it: `true`, `5`, `null`, `[a, b]`; everything else as it stands."""
+    try:
+        value = yaml.safe_load(text) if text else text
+    except yaml.YAMLError:
+        return text
+    return value if value is None or isinstance(value, bool | int | str | list) else text
+
+
+def _put(root: dict[str, object], segments: list[str], value: object, defaults: object) -> Path | None:
+    node: object = root
+    path: list[str | int] = []
+    for index, segment in enumerate(segments):
+        at = _place(node, segment)
+        if at is None:
+            return None
+        path.append(at)
+        defaults = _child(defaults, at)
+        if index == len(segments) - 1:
+            _set(node, at, value)
+            return tuple(path)
+        node = _descend(node, at, defaults)
+    return None
+
+
+def _place(node: object, segment: str) -> str | int | None:
+    """Where *segment* points in *node*: an index, or a name; map keys may have hyphens and capitals."""
+    if isinstance(node, list):
+        return int(segment) if segment.isdigit() and int(segment) < len(node) else None
+    if not isinstance(node, dict):
+        return None
+    return next((key for key in node if str(key).upper().replace("-", "_") == segment), segment.lower())
+
+
+def _descend(node: object, at: str | int, default: object) -> object:
+    child = _child(node, at)
+    if child is None:
+        child = copy.deepcopy(default) if isinstance(default, dict | list) else {}
+        _set(node, at, child)
+    elif isinstance(child, str) and isinstance(default, dict) and "address" in default:
+        child = {"address": child}  # a listener in its short form
+        _set(node, at, child)
+    return child
+
+
+def _child(node: object, at: str | int) -> object:
+    if isinstance(node, dict):
+        return node.get(at)
+    if isinstance(node, list) and isinstance(at, int) and at < len(node):
+        return node[at]
+    return None
+
+
+def _set(node: object, at: str | int, value: object) -> None:
+    if isinstance(node, dict | list):
+        node[at] = value  # type: ignore[index]

@@ -1,0 +1,151 @@
+"""Reading the configuration: file, environment, secrets; every fault of all three in one error."""
+
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from authz.settings.crosscheck import crosscheck
+from authz.settings.environment import override
+from authz.settings.faults import Path as FieldPath
+from authz.settings.faults import SettingsError, SettingsFault, from_validation, shown
+from authz.settings.model import SecretRef, Settings
+
+
+DEFAULT_FILE: Final = "authz.yaml"
+MAX_FILE_BYTES: Final = 1024 * 1024
+MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """
+    Args:
+        settings: What was configured, secrets as references.
+        source: The file, or `defaults`.
+        keyring_secrets: One for each entry of `keys.keyring`; empty where secrets were not asked for.
+    """
+
+    settings: Settings
+    source: str
+    keyring_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its two traps: keys that stand twice, and aliases that unfold into gigabytes."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported", None)
+        return super().compose_node(parent, index)
+
+
+def find_file(named: str | None, environ: Mapping[str, str]) -> Path | None:
+    """`--config`, else `$AUTHZ_CONFIG`, else `./authz.yaml` if it is there; None: defaults and environment alone."""
+    if named or environ.get("AUTHZ_CONFIG"):
+        return Path(named or environ["AUTHZ_CONFIG"])
+    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
+
+
+def load_settings(
+    file: Path | None, environ: Mapping[str, str] | None = None, *, with_secrets: bool = True
+) -> Configuration:
+    """Raises: SettingsError — with every fault there is."""
+    environ = os.environ if environ is None else environ
+    source = str(file) if file else "defaults"
+    defaults = Settings().model_dump(mode="json")
+    raw, by_variable, faults = override(_read(file), environ, defaults)
+
+    def add(path: FieldPath, reason: str, nearest: str = "") -> None:
+        variable = next((v for p, v in by_variable.items() if path[: len(p)] == p), source)
+        faults.append(SettingsFault(variable, shown(path), reason, nearest))
+
+    found = list(crosscheck({**defaults, **raw}))
+    settings = None
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        told = {path for path, _, _ in found}  # better than the models can
+        found = [*(fault for fault in from_validation(error, Settings) if fault[0] not in told), *found]
+    for path, reason, nearest in found:
+        add(path, reason, nearest)
+    secrets = _keyring_secrets(settings, environ, add) if with_secrets and settings and not faults else ()
+    if faults or settings is None:
+        raise SettingsError(faults)
+    return Configuration(settings, source, secrets)
+
+
+def _keyring_secrets(settings: Settings, environ: Mapping[str, str], add: Any) -> tuple[bytes, ...]:
+    secrets = []
+    for index, entry in enumerate(settings.keys.keyring):
+        path = ("keys", "keyring", index, "secret")
+        try:
+            secret = read_secret(entry.secret, environ)
+        except ValueError as exc:
+            add(path, str(exc))
+            continue
+        if len(secret) < (least := MIN_SECRET_BYTES[entry.algorithm]):
+            add(path, f"{entry.algorithm} needs at least {least} bytes (RFC 7518 §3.2), this has {len(secret)}")
+        secrets.append(secret)
+    return tuple(secrets)
+
+
+def read_secret(ref: SecretRef, environ: Mapping[str, str]) -> bytes:
+    """
+    The secret's bytes; a file's last line end is not part of it.
+
+    Raises: ValueError — not set, not readable, empty.
+    """
+    if ref.env is not None:
+        secret = environ.get(ref.env, "").encode("utf-8", "surrogateescape")
+        if not secret:
+            raise ValueError(f"the environment variable {ref.env} is not set")
+        return secret
+    if ref.file is None:
+        raise ValueError("must say either env or file")
+    try:
+        secret = ref.file.read_bytes()
+    except OSError as exc:
+        raise ValueError(f"{ref.file}: {exc.strerror}") from exc
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    if not secret:
+        raise ValueError(f"{ref.file} is empty")
+    return secret
+
+
+def _read(file: Path | None) -> dict[str, object]:
+    if file is None:
+        return {}
+    try:
+        text = file.read_bytes()
+        if len(text) > MAX_FILE_BYTES:
+            raise SettingsError([SettingsFault(str(file), "", f"larger than {MAX_FILE_BYTES} bytes")])
+        raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, stricter
+    except OSError as exc:
+        raise SettingsError([SettingsFault(str(file), "", exc.strerror or str(exc))]) from exc
+    except (yaml.YAMLError, RecursionError, TypeError, UnicodeError) as exc:
+        raise SettingsError([SettingsFault(str(file), "", _yaml_fault(exc))]) from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise SettingsError([SettingsFault(str(file), "", "must be a mapping of fields, such as 'store:'")])
+    return raw
+
+
+def _yaml_fault(exc: Exception) -> str:
+    mark = getattr(exc, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{where}{getattr(exc, 'problem', None) or 'is not YAML'}"

@@ -1,0 +1,218 @@
+"""
+Every field, its type, its bounds and its default. What a field means for users: docs/configuration.md.
+
+Models are frozen and refuse unknown fields; faults between fields are `crosscheck`'s, so that one run tells them all.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+from authz.core.bucket import Limit
+from authz.core.headers import RATELIMIT_STYLES
+from authz.core.policy import compile_glob
+from authz.core.problems import FORMATS
+from authz.core.scope import SCOPE_PATTERN
+from authz.settings.units import DURATION_PATTERN, LIMIT_PATTERN, format_limit, parse_duration_ms, parse_limit
+
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_STORE_URL: Final = re.compile(r"embedded|(redis|rediss|unix|redis\+cluster)://\S+")
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+def _format_duration(ms: int) -> str:
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
+def _absolute_glob(pattern: str) -> str:
+    compile_glob(pattern)
+    return pattern
+
+
+def _header_name(name: str) -> str:
+    if _HEADER.fullmatch(name.lower()) is None:
+        raise ValueError("must be the name of a header")
+    return name.lower()
+
+
+def _store_url(url: str) -> str:
+    if url.startswith("redis+sentinel://"):
+        raise ValueError("redis+sentinel:// is not supported yet; use redis://, rediss://, unix:// or redis+cluster://")
+    if _STORE_URL.fullmatch(url) is None:
+        raise ValueError("must be 'embedded' or redis://, rediss://, unix:// or redis+cluster:// and an address")
+    return url
+
+
+DurationMs = Annotated[
+    int,
+    BeforeValidator(parse_duration_ms),
+    PlainSerializer(_format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
+LimitText = Annotated[
+    Limit,
+    BeforeValidator(parse_limit),
+    PlainSerializer(format_limit, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": LIMIT_PATTERN}),
+]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+ScopeName = Annotated[str, Field(pattern=f"^{SCOPE_PATTERN}$")]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+PathGlob = Annotated[str, AfterValidator(_absolute_glob), Field(max_length=1024)]
+
+
+class SecretRef(Model):
+    """Where a secret is: never the secret itself."""
+
+    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    file: Path | None = Field(default=None, strict=False)
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+class Listener(Model):
+    """`insecure`: plain text beyond loopback is meant (a network policy or a mesh protects it)."""
+
+    address: str
+    insecure: bool = False
+
+
+def _listener(value: object) -> object:
+    return {"address": value} if isinstance(value, str) else value
+
+
+ListenerText = Annotated[
+    Listener,
+    BeforeValidator(_listener),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Listener"}]}),
+]
+
+
+class Listen(Model):
+    authz: ListenerText = Field(default=Listener(address="127.0.0.1:9001"), description="the check, and health")
+    grpc: ListenerText | None = Field(default=Listener(address="127.0.0.1:9002"), description="health, reflection")
+    http: ListenerText | None = Field(default=Listener(address="127.0.0.1:9003"), description="reserved; nothing yet")
+    forward_auth: None = None
+    metrics: ListenerText = Field(
+        default=Listener(address="0.0.0.0:9090"),
+        description="/metrics /healthz /readyz",
+    )
+
+
+class Store(Model):
+    url: Annotated[str, AfterValidator(_store_url)] = "embedded"
+    timeout: DurationMs = Field(default="50ms")  # type: ignore[assignment]
+    revoke_replicas: Literal[0] = 0
+    on_error: Literal["deny", "allow"] = "deny"
+
+
+class CredentialSource(Model):
+    header: HeaderName
+    scheme: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")] | None = None
+
+
+class Credentials(Model):
+    sources: Annotated[tuple[CredentialSource, ...], Field(min_length=1, strict=False)] = (
+        CredentialSource(header="authorization", scheme="Bearer"),
+        CredentialSource(header="x-api-key"),
+    )
+    refuse_in_query: Annotated[tuple[str, ...], Field(strict=False)] = ("api_key", "access_token")
+    forward: bool = False
+
+
+class KeyringEntry(Model):
+    id: Name | None = None
+    algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+    secret: SecretRef = SecretRef(env="AUTHZ_JWT_SECRET")
+
+
+class Keys(Model):
+    prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{1,30}[-_]$")] = "sk-live-"
+    kind: Literal["jwt"] = "jwt"
+    require_record: bool = True
+    pepper: Annotated[tuple[SecretRef, ...], BeforeValidator(_as_list), Field(strict=False)] = (
+        SecretRef(env="AUTHZ_PEPPER"),
+    )
+    retain_token: Literal[False] = False
+    keyring: Annotated[tuple[KeyringEntry, ...], Field(min_length=1, strict=False)] = (KeyringEntry(),)
+    issuers: Annotated[tuple[object, ...], Field(max_length=0, strict=False)] = ()
+    audience: str | None = None
+    accept_sessions: Literal[False] = False
+    leeway: DurationMs = Field(default="10s")  # type: ignore[assignment]
+
+
+class RouteSettings(Model):
+    name: Name | None = None
+    methods: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,16}$")], ...], Field(strict=False)] = ()
+    path: PathGlob
+    scopes: Annotated[tuple[ScopeName, ...], Field(strict=False)] = ()
+    limits: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    public: bool = False
+
+
+class LimitSettings(Model):
+    per: Literal["key", "subject", "workspace"] = "key"
+    requests: LimitText | None = None
+    tokens: LimitText | None = None
+
+
+class Settlement(Model):
+    estimate: Annotated[int, Field(ge=0, le=10**9)] = 500
+
+
+class Responses(Model):
+    format: Literal["openai", "problem"] = "openai"
+    ratelimit_headers: Annotated[tuple[Literal["x-ratelimit", "openai", "ietf"], ...], Field(strict=False)] = (
+        "x-ratelimit",
+    )
+
+
+class Login(Model):
+    audience: str = "portal"
+    lifetime: DurationMs = Field(default="1h")  # type: ignore[assignment]
+    limits: dict[Literal["per_user", "per_address"], LimitText] = Field(
+        default={"per_user": "5/1m", "per_address": "20/1m"}  # type: ignore[dict-item]
+    )
+
+
+class Settings(Model):
+    """The whole file. Fields whose only value is their default belong to what a later version brings."""
+
+    listen: Listen = Listen()
+    server: Literal["auto", "grpcio"] = "auto"
+    store: Store = Store()
+    credentials: Credentials = Credentials()
+    keys: Keys = Keys()
+    scopes: dict[ScopeName, Annotated[tuple[ScopeName, ...], Field(strict=False)]] = {
+        "admin": ("read-write",),
+        "read-write": ("read-only",),
+    }
+    routes: Annotated[tuple[RouteSettings, ...], Field(strict=False)] = (
+        RouteSettings(name="health", path="/healthz", public=True),
+        RouteSettings(methods=("GET", "HEAD"), path="/v1/**", scopes=("read-only",), limits=("default",)),
+        RouteSettings(path="/v1/**", scopes=("read-write",), limits=("default",)),
+    )
+    limits: dict[Name, LimitSettings] = {
+        "default": LimitSettings(requests="60/1m", tokens="100000/1m")  # type: ignore[arg-type]
+    }
+    request_rules: Annotated[dict[str, object], Field(max_length=0)] = {}
+    settlement: Settlement = Settlement()
+    responses: Responses = Responses()
+    trusted_proxies: Annotated[tuple[str, ...], Field(max_length=0, strict=False)] = ()
+    login: Login = Login()
+
+
+assert set(FORMATS) == {"openai", "problem"}  # noqa: S101 - the Literal above and the table must name the same
+assert RATELIMIT_STYLES == ("x-ratelimit", "openai", "ietf")  # noqa: S101
