@@ -25,7 +25,7 @@ lint: $(STAMP) ## format, lint, types, import directions, generated files, spell
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
 	@$(MAKE) --no-print-directory verify-proto
 

@@ -94,14 +94,14 @@ def keyring(configuration: Configuration) -> Keyring:
 
 @contextlib.asynccontextmanager
 async def open_store(
-    settings: Settings, observer: StoreObserver, *, timeout_s: float | None = None
+    settings: Settings, observer: StoreObserver, *, timeout_s: float | None = None, data: Path | None = None
 ) -> AsyncGenerator[Store]:
-    """The configured store; an embedded one is started if nobody has. Nothing else is connected yet."""
+    """The configured store, not connected yet; an embedded one (its files in *data*) is started if nobody has."""
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         url = settings.store.url
         if url == "embedded":
-            url = (await stack.enter_async_context(EmbeddedStore(embedded_folder()))).url
+            url = (await stack.enter_async_context(EmbeddedStore(data or embedded_folder()))).url
         store = Store(
             connect(url),
             timeout_s=timeout_s or settings.store.timeout / 1000,
@@ -190,15 +190,16 @@ class Sidecar:
             operations_app = operations.build(prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(operations_app, metrics_socket)
             tasks = [asyncio.create_task(metrics.run_until_stopped())]
+            await health.set(serving=False)
             for server in servers:
                 await server.start()
             tasks.append(asyncio.create_task(self._watch(store, observers, health)))
             self._tell_start(settings)
             await self._stopping.wait()
             _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
+            tasks[1].cancel()
             await health.set(serving=False)  # first of all: no new checks are sent here
             await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
-            tasks[1].cancel()
             metrics.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
         _log.info("stopped")
@@ -225,10 +226,10 @@ class Sidecar:
 
     async def _watch(self, store: Store, observer: StoreObserver, health: grpc_server.Health) -> None:
         """Follow the state of the store: one metric, one log line per change, and readiness once it was reached."""
+        told = ""
         while True:
             try:
-                state = await store.probe()
-                detail = ""
+                state, detail = await store.probe(), ""
             except StoreFault as fault:
                 state, detail = "down", str(fault)
             if state == "up" and self._store_state != "up":
@@ -237,7 +238,8 @@ class Sidecar:
                 observer.store_state(state)
                 await health.set(serving=True)
                 self._store_state = state
-            elif state == "down" and self._store_state == "unknown":
+            elif self._store_state == "unknown" and detail != told:
+                told = detail
                 _log.warning("not ready: %s", detail, extra={"fields": {"store": "down"}})
             await asyncio.sleep(PROBE_S)
 

@@ -95,7 +95,7 @@ class KeyAdmin:
             raise KeyRequestError("expires", "must be above zero and at most 100 years")
 
     def _draw(self, new: NewKey) -> KeyRecord:
-        """A record with a fresh id, which names the partition of the tenant, which may be the id itself: drawn to fit."""
+        """A fresh record. Its id names its tenant's partition, and may be that tenant itself: drawn until it fits."""
         while True:
             display = secrets.token_hex(4)
             tail = "".join(secrets.choice(_ALPHABET) for _ in range(10))

@@ -70,7 +70,7 @@ def build(address: str, services: Mapping[str, Mapping[str, Unary]], health: Hea
     return server
 
 
-def _unary(handler: Unary) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _unary(handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
     async def call(message: bytes, _: object) -> bytes:
         return await handler(message)
 

@@ -1,0 +1,52 @@
+"""`authz check`: what would be decided about a request, step by step, and why. Spends nothing."""
+
+import argparse
+
+from authz.adapters.logs.silent import Silent
+from authz.app import SystemClock, authorizer
+from authz.cli.common import add_common, command_store, load, usage_error
+from authz.cli.output import DONE, print_json, print_table
+from authz.core.explain import explain
+from authz.core.problems import STATUS
+from authz.core.request import Request
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser("check", help="explain what would be decided about a request; spends nothing")
+    check.add_argument("--method", metavar="M", default="GET")
+    check.add_argument("--path", metavar="P", required=True, help="with the query, if any")
+    check.add_argument("-H", "--header", metavar="'name: value'", action="append", default=[], dest="headers")
+    add_common(check)
+    check.set_defaults(command=run)
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    request = _request(arguments)
+    configuration = load(arguments)
+    async with command_store(configuration) as store:
+        pipeline, _, _ = authorizer(configuration, store, SystemClock(), Silent())
+        decision = await pipeline.check(request, spend=False)
+    steps = explain(decision)
+    kind = type(decision).__name__.lower()
+    if arguments.json:
+        shown = [{"step": step.name, "outcome": step.outcome.value.lower(), "detail": step.detail} for step in steps]
+        status = STATUS[decision.reason]
+        print_json(
+            {"decision": kind, "reason": decision.reason, "status": status, "route": decision.route, "steps": shown}
+        )
+    else:
+        print_table(("STEP", "", ""), [(step.name, step.outcome, step.detail) for step in steps])
+        print(f"\n{kind}: {STATUS[decision.reason]} {decision.reason}")
+    return DONE
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    headers: dict[str, str] = {}
+    for header in arguments.headers:
+        name, colon, value = header.partition(":")
+        if not colon or not name.strip():
+            raise usage_error(f"-H takes 'name: value', not {name!r}")
+        name, value = name.strip().lower(), value.strip()
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    path, _, query = arguments.path.partition("?")
+    return Request(arguments.method, path, query, headers)

@@ -1,0 +1,43 @@
+"""What several commands share."""
+
+import argparse
+import contextlib
+import os
+from collections.abc import AsyncGenerator
+
+from authz.adapters.logs.silent import Silent
+from authz.adapters.redis.client import Store
+from authz.app import open_store
+from authz.cli.output import BAD_USAGE, CommandError
+from authz.ports import StoreFault
+from authz.settings import Configuration, load_settings
+from authz.settings.load import find_file
+
+
+COMMAND_TIMEOUT_S = 5.0  # people and scripts wait longer than a check may
+
+
+def add_common(command: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """The options of every command."""
+    command.add_argument("--config", metavar="FILE", help="default: $AUTHZ_CONFIG, else ./authz.yaml, else defaults")
+    if json:
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def load(arguments: argparse.Namespace, *, with_secrets: bool = True) -> Configuration:
+    """Raises: SettingsError."""
+    return load_settings(find_file(arguments.config, os.environ), os.environ, with_secrets=with_secrets)
+
+
+@contextlib.asynccontextmanager
+async def command_store(configuration: Configuration) -> AsyncGenerator[Store]:
+    """The configured store, with patience. A fault of it ends the command in one sentence."""
+    try:
+        async with open_store(configuration.settings, Silent(), timeout_s=COMMAND_TIMEOUT_S) as store:
+            yield store
+    except StoreFault as fault:
+        raise CommandError(str(fault)) from fault
+
+
+def usage_error(message: str) -> CommandError:
+    return CommandError(message, BAD_USAGE)

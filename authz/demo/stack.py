@@ -1,0 +1,170 @@
+"""
+The whole stack: embedded Valkey, the sidecar, a real Envoy, and a mock model API behind it.
+
+Everything is a process of its own, started as a user would start it. The environment's `AUTHZ_` overrides count, so the
+demo runs on a store and a secret of one's own as well.
+"""
+
+import asyncio
+import secrets
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from authz.adapters.logs.silent import Silent
+from authz.admin.keys import CreatedKey, KeyAdmin, NewKey
+from authz.app import key_admin, open_store
+from authz.core.bucket import Limit
+from authz.core.keyrecord import KeyRecord
+from authz.demo.envoy_config import filled, shipped
+from authz.demo.processes import DemoError, Process, envoy_binary, free_port, inherited, is_free, python_module
+from authz.settings import Configuration, load_settings
+
+
+PROFILES: Final = ("default",)
+DEFAULT_PORT: Final = 10000
+LIMITED: Final = Limit(5, 60)
+T = TypeVar("T")
+
+
+class Stack:
+    """
+    Use as a context manager; inside it everything answers.
+
+    Args:
+        port: Envoy's; 0: a free one.
+        environ: In place of the process's own.
+    """
+
+    def __init__(
+        self, profile: str = "default", port: int = DEFAULT_PORT, environ: Mapping[str, str] | None = None
+    ) -> None:
+        if profile not in PROFILES:
+            raise DemoError(f"there is no profile {profile!r}; there is: {', '.join(PROFILES)}")
+        if port and not is_free(port):
+            raise DemoError(f"127.0.0.1:{port} is in use: choose another port for Envoy with --port N")
+        self.profile = profile
+        self.port = port or free_port()
+        self._exit = ExitStack()
+        self.environ = inherited(environ)
+        self.processes: dict[str, Process] = {}
+        self.keys: dict[str, str] = {}  # name → token
+        self.records: dict[str, KeyRecord] = {}
+        self.admin_port = free_port()
+        self.upstream_port = free_port()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as starting:
+            self.folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
+            self._prepare()
+            starting.callback(self._stop_all)
+            self._start_upstream()
+            self.start_sidecar()
+            self._start_envoy()
+            self._create_keys()
+            self._exit = starting.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def address(self, listener: str) -> str:
+        return self.environ[f"AUTHZ_LISTEN__{listener.upper()}"]
+
+    @property
+    def store_url(self) -> str:
+        url = self.environ.get("AUTHZ_STORE__URL", "embedded")
+        return f"unix://{self.folder / 'data' / 'valkey.sock'}" if url == "embedded" else url
+
+    def configuration(self) -> Configuration:
+        return load_settings(self._config_file, self.environ)
+
+    def describe(self) -> dict[str, object]:
+        """What `authz demo --json` prints. What is not served yet is null."""
+        return {
+            "profile": self.profile,
+            "envoy": self.url,
+            "authz": self.address("authz"),
+            "grpc": self.address("grpc"),
+            "http": None,
+            "metrics": f"http://{self.address('metrics')}/metrics",
+            "console": None,
+            "store": self.store_url,
+            "keys": self.keys,
+        }
+
+    def died(self) -> Process | None:
+        """A part that is no longer running."""
+        return next((process for process in self.processes.values() if not process.is_running), None)
+
+    def _prepare(self) -> None:
+        self._config_file = self.folder / "authz.yaml"
+        self._config_file.write_text(shipped(f"{self.profile}.yaml", f"deploy/profiles/{self.profile}.yaml"))
+        self.environ.pop("AUTHZ_CONFIG", None)
+        self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
+        self.environ.setdefault("AUTHZ_DATA", str(self.folder / "data"))
+        for listener in ("authz", "grpc", "metrics"):
+            self.environ.setdefault(f"AUTHZ_LISTEN__{listener.upper()}", f"127.0.0.1:{free_port()}")
+
+    def _start_upstream(self) -> None:
+        command = python_module("authz.demo.upstream", "--port", str(self.upstream_port))
+        self._start("upstream", command).wait_for(self.upstream_port, "/healthz")
+
+    def start_sidecar(self, log_level: str = "debug") -> None:
+        command = python_module("authz", "serve", "--config", str(self._config_file), "--log-level", log_level)
+        metrics_port = int(self.address("metrics").rpartition(":")[2])
+        self._start("authz", command).wait_for(metrics_port, "/readyz")
+
+    def _start_envoy(self) -> None:
+        authz_port = int(self.address("authz").rpartition(":")[2])
+        config = self.folder / "envoy.yaml"
+        config.write_text(filled(edge=self.port, authz=authz_port, upstream=self.upstream_port, admin=self.admin_port))
+        command = [str(envoy_binary(self.environ)), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
+        self._start("envoy", [*command, "--log-level", "warning"]).wait_for(self.admin_port, "/ready")
+
+    def _start(self, name: str, command: list[str]) -> Process:
+        process = Process(name, command, self.folder / f"{name}.log", self.environ)
+        self.processes[name] = process
+        return process
+
+    def _stop_all(self) -> None:
+        for name in ("envoy", "authz", "upstream"):
+            if name in self.processes:
+                self.processes[name].stop()
+
+    def _create_keys(self) -> None:
+        """One key for each scope, and `limited`: five requests a minute."""
+        wanted = {scope: NewKey(f"demo {scope}", scopes=(scope,)) for scope in ("read-only", "read-write", "admin")}
+        wanted["limited"] = NewKey("demo limited", scopes=("read-write",), limits={"requests": LIMITED})
+        for name, new in wanted.items():
+            made = self.create_key(new)
+            self.keys[name], self.records[name] = made.token, made.record
+
+    def create_key(self, new: NewKey) -> CreatedKey:
+        return self._administer(lambda admin: admin.create(new))
+
+    def revoke(self, key: str, reason: str = "") -> KeyRecord:
+        """By id or display prefix; in effect when this returns."""
+        return self._administer(lambda admin: admin.revoke(key, reason))
+
+    def _administer(self, act: Callable[[KeyAdmin], Awaitable[T]]) -> T:
+        async def run() -> T:
+            configuration = self.configuration()
+            data = Path(self.environ["AUTHZ_DATA"])
+            async with open_store(configuration.settings, Silent(), timeout_s=5.0, data=data) as store:
+                return await act(key_admin(configuration, store))
+
+        return asyncio.run(run())
+
+    def command_line(self) -> str:
+        """How to call `authz` on this stack's store from another shell: listing and revoking need no secret."""
+        data = self.environ["AUTHZ_DATA"]
+        where = f"AUTHZ_STORE__URL={self.store_url}" if "AUTHZ_STORE__URL" in self.environ else f"AUTHZ_DATA={data}"
+        return f"{where} {Path(sys.executable).parent / 'authz'}"

@@ -1,0 +1,135 @@
+"""The tour of `make smoke`: what users meet, asked of a running stack, each answer compared with what is promised."""
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from authz.demo.stack import Stack
+
+
+CHAT: Final = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello, is anybody there?"}]}
+
+
+class SurpriseError(Exception):
+    """An answer that was not what is promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # lower-case names
+    body: bytes = field(repr=False)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def message(self) -> str:
+        return str(self.json["error"]["message"])
+
+
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
+) -> Answer:
+    """One request on a connection of its own; *body* is sent as JSON."""
+    sent = dict(headers or {})
+    if key is not None:
+        sent.setdefault("authorization", f"Bearer {key}")
+    data = None
+    if body is not None:
+        data = json.dumps(body).encode()
+        sent.setdefault("content-type", "application/json")
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, data, sent)
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+    finally:
+        connection.close()
+
+
+class Tour:
+    """Each method is a stop; each prints one line."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def run(self) -> None:
+        """Raises: SurpriseError."""
+        self.without_a_key()
+        self.allowed()
+        self.streamed()
+        self.wrong_scope()
+        self.identity()
+        self.limited()
+        self.revoked()
+
+    def without_a_key(self) -> None:
+        got = self._ask("GET", "/v1/models")
+        self._expect("no key", got, 401, got.message, ok=got.headers.get("www-authenticate") == "Bearer")
+        forged = self._stack.keys["read-write"][:-4] + "AAAA"
+        got = self._ask("GET", "/v1/models", key=forged)
+        self._expect("a forged key", got, 401, got.message, ok="signature" in got.message)
+
+    def allowed(self) -> None:
+        got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-write"], body=CHAT)
+        told = ", ".join(f"{n} {got.headers.get(f'x-ratelimit-{n}')}" for n in ("limit", "remaining", "reset"))
+        ok = "x-ratelimit-remaining" in got.headers and "usage" in got.json
+        self._expect("a chat completion", got, 200, f"X-RateLimit: {told}; usage {got.json.get('usage')}", ok=ok)
+
+    def streamed(self) -> None:
+        body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+        got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-write"], body=body)
+        events = got.body.decode().strip().split("\n\n")
+        self._expect("a streamed one", got, 200, f"{len(events)} events", ok=events[-1] == "data: [DONE]")
+
+    def wrong_scope(self) -> None:
+        got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-only"], body=CHAT)
+        ok = "read-write" in got.message and "read-only" in got.message
+        self._expect("a read-only key on POST", got, 403, got.message, ok=ok)
+
+    def identity(self) -> None:
+        spoofed = {"x-authz-subject": "somebody-else", "x-authz-workspace": "theirs"}
+        got = self._ask("GET", "/v1/echo", key=self._stack.keys["read-only"], headers=spoofed)
+        seen = got.json["headers"]
+        told = {name: value for name, value in seen.items() if name.startswith("x-authz-")}
+        ok = "authorization" not in seen and "somebody-else" not in seen.values() and "x-authz-workspace" not in seen
+        self._expect("what the upstream sees", got, 200, ", ".join(sorted(told)), ok=ok and "x-authz-key-id" in told)
+
+    def limited(self) -> None:
+        key = self._stack.keys["limited"]
+        got = [self._ask("GET", "/v1/models", key=key) for _ in range(6)]
+        statuses = [answer.status for answer in got]
+        wait_s = int(got[-1].headers.get("retry-after", "0"))
+        ok = statuses == [200] * 5 + [429] and wait_s > 0
+        self._expect("six requests of 5/min", got[-1], 429, f"Retry-After {wait_s}: {got[-1].message}", ok=ok)
+        time.sleep(wait_s)
+        self._expect(f"again after {wait_s} s", self._ask("GET", "/v1/models", key=key), 200, "admitted")
+
+    def revoked(self) -> None:
+        key = self._stack.keys["admin"]
+        before = self._ask("GET", "/v1/models", key=key)
+        self._stack.revoke(self._stack.records["admin"].id, "end of the tour")
+        after = self._ask("GET", "/v1/models", key=key)
+        self._expect("a revoked key", after, 401, after.message, ok=before.status == 200 and "revoked" in after.message)
+
+    def _ask(self, method: str, path: str, **options: Any) -> Answer:
+        return ask(self._stack.port, method, path, **options)
+
+    @staticmethod
+    def _expect(what: str, got: Answer, status: int, told: str, *, ok: bool = True) -> None:
+        if got.status != status or not ok:
+            raise SurpriseError(
+                f"{what}: got {got.status} {dict(got.headers)} {got.body[:400]!r}, not the {status} promised"
+            )
+        print(f"  {status}  {what:<24} {told}")
