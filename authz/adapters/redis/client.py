@@ -55,9 +55,7 @@ def connect(url: str) -> Commands:
         "protocol": 2,
     }
     if urlsplit(url).scheme == CLUSTER:
-        return RedisCluster.from_url(
-            url.replace(f"{CLUSTER}://", "redis://", 1), cluster_error_retry_attempts=1, **options
-        )
+        return RedisCluster.from_url(url.replace(f"{CLUSTER}://", "redis://", 1), **options)
     return Redis.from_url(url, **options)
 
 
@@ -75,6 +73,7 @@ class Store:
         self._breaker = Breaker()
         self._id: str | None = None
         self._empty_until_s = 0.0
+        self._identifying: asyncio.Task[str] | None = None
 
     @property
     def was_reached(self) -> bool:
@@ -132,15 +131,27 @@ class Store:
 
         Raises: StoreFault — away, or (not trustworthy) no key was ever made in it.
         """
-        if self._id is None:
-            if self._clock.monotonic_s() < self._empty_until_s:
-                raise _never_used()
-            found = await self._read_head()
-            if found.get("state") != "ready":
-                self._empty_until_s = self._clock.monotonic_s() + EMPTY_S
-                raise _never_used()
-            self._id = found["id"]
+        if self._id is not None:
+            return self._id
+        if self._clock.monotonic_s() < self._empty_until_s:
+            raise _never_used()
+        if self._identifying is None:  # one question, however many wait for its answer
+            self._identifying = asyncio.create_task(self._identify())
+            self._identifying.add_done_callback(self._identified)
+        return await asyncio.shield(self._identifying)
+
+    async def _identify(self) -> str:
+        found = await self._read_head()
+        if found.get("state") != "ready":
+            self._empty_until_s = self._clock.monotonic_s() + EMPTY_S
+            raise _never_used()
+        self._id = found["id"]
         return self._id
+
+    def _identified(self, task: asyncio.Task[str]) -> None:
+        self._identifying = None
+        if not task.cancelled():
+            task.exception()  # told to those who wait; if they are gone, nobody needs it
 
     async def probe(self) -> str:
         """Whose store answers now: `up`, `empty` or `foreign`. Raises: StoreFault — away."""

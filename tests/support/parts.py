@@ -1,0 +1,105 @@
+"""The product's own parts, put together for a test as the composition root does."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from authz.adapters.jwt.keyring import Keyring, VerificationKey
+from authz.adapters.jwt.signer import JwtSigner
+from authz.adapters.logs.silent import Silent
+from authz.adapters.redis.client import CLUSTER, Store, connect
+from authz.adapters.redis.ledger import RedisLedger
+from authz.adapters.redis.records import CachedRecords
+from authz.adapters.redis.registry import RedisKeyRegistry
+from authz.admin.keys import KeyAdmin
+from authz.app import SystemClock, authorizer
+from authz.core.admission import Admission, Group
+from authz.core.bucket import Charge, Limit
+from authz.core.keyrecord import KeyRecord, tenant_of
+from authz.core.request import Request
+from authz.pipeline import Authorizer
+from authz.settings import Configuration, Settings
+
+
+SECRET = "a secret for tests that is long enough, as RFC 7518 wants it"
+CLOCK = SystemClock()
+SCOPES = frozenset({"admin", "read-write", "read-only"})
+
+
+@dataclass
+class Counting(Silent):
+    """Keeps what a store observer is told."""
+
+    batches: list[int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def batch_sent(self, checks: int) -> None:
+        self.batches.append(checks)
+
+    def store_called(self, operation: str, duration_s: float, fault: str | None) -> None:
+        if fault is not None:
+            self.faults.append(fault)
+
+
+@dataclass
+class Parts:
+    """One sidecar's worth of adapters on one store."""
+
+    url: str
+    store: Store
+    observer: Counting
+    ledger: RedisLedger
+    records: CachedRecords
+    registry: RedisKeyRegistry
+    admin: KeyAdmin
+
+
+@contextlib.asynccontextmanager
+async def parts(url: str, timeout_s: float = 2.0) -> AsyncIterator[Parts]:
+    observer = Counting()
+    store = Store(connect(url), timeout_s=timeout_s, is_cluster=url.startswith(CLUSTER), clock=CLOCK, observer=observer)
+    registry = RedisKeyRegistry(store)
+    signer = JwtSigner(Keyring((VerificationKey(None, "HS256", SECRET.encode()),)))
+    admin = KeyAdmin(registry, signer, "sk-live-", SCOPES)
+    made = Parts(url, store, observer, RedisLedger(store, CLOCK, observer), CachedRecords(store), registry, admin)
+    try:
+        yield made
+    finally:
+        await made.ledger.close()
+        await store.close()
+
+
+def configuration(**settings: object) -> Configuration:
+    """A configuration with `settings` in place of the defaults."""
+    return Configuration(Settings.model_validate(settings), "test", (SECRET.encode(),))
+
+
+def pipeline(configured: Configuration, made: Parts) -> Authorizer:
+    made_authorizer, _, _ = authorizer(configured, made.store, CLOCK, made.observer)
+    return made_authorizer
+
+
+def request(token: str | None, method: str = "GET", path: str = "/v1/models", **context: str) -> Request:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    return Request(method, path, headers=headers, context={f"authz.{name}": value for name, value in context.items()})
+
+
+def admission(record: KeyRecord, *groups: Group, spend: bool = True, **changes: int) -> Admission:
+    """What the pipeline would ask for *record*."""
+    return Admission(
+        tenant=tenant_of(record.workspace, record.subject),
+        key_id=record.id,
+        version=changes.get("version", record.version),
+        issued_us=changes.get("issued_us", record.created_at_us),
+        dead_us=changes.get("dead_us", 0),
+        subject=record.subject,
+        workspace=record.workspace,
+        groups=groups,
+        spend=spend,
+    )
+
+
+def group(
+    owner: str, requests: Limit | None, tokens: Limit | None = None, cost: int = 1, name: str = "default"
+) -> Group:
+    return Group(name, owner, Charge(requests, cost if requests else 0), Charge(tokens, cost if tokens else 0))
