@@ -5,7 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from authz import __version__
 from authz.cli import check, config, demo, keys, serve
@@ -13,6 +13,7 @@ from authz.cli.output import BAD_USAGE, FAILED, CommandError, note
 from authz.settings import SettingsError
 
 
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int] | int]
 
 
@@ -47,9 +48,14 @@ def run(argv: Sequence[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader is gone; nothing is left to tell
+        return FAILED
+    except Exception as bug:
+        if sys.flags.dev_mode:
+            raise
+        note(f"authz: a bug: {type(bug).__name__}: {bug}. 'python -X dev -m authz …' shows where")
         return FAILED
 
 

@@ -81,11 +81,11 @@ def read_claims(payload: Mapping[str, object], policy: ClaimsPolicy) -> Claims |
 def judge_time(claims: Claims, now_s: float, leeway_s: float) -> Refusal | None:
     """Whether *claims* hold at *now_s*; None: they do. RFC 7519: at `exp` itself a token is expired already."""
     if claims.expires_at_s is not None and now_s >= claims.expires_at_s + leeway_s:
-        return Refusal(Reason.EXPIRED, "the key has expired")
+        return Refusal(Reason.EXPIRED)
     if claims.not_before_s is not None and claims.not_before_s > now_s + leeway_s:
-        return Refusal(Reason.NOT_YET_VALID, "the key is not valid yet")
+        return Refusal(Reason.NOT_YET_VALID)
     if claims.issued_at_s > now_s + leeway_s:
-        return Refusal(Reason.NOT_YET_VALID, "the key says that it was issued in the future")
+        return Refusal(Reason.NOT_YET_VALID, "it was issued in the future, by its own account")
     return None
 
 

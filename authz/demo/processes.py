@@ -47,6 +47,10 @@ class Process:
     def is_running(self) -> bool:
         return self._child.poll() is None
 
+    def ended(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        return self._child.wait(START_S)
+
     def wait_for(self, port: int, path: str) -> None:
         """Until `GET path` on loopback is 200. Raises: DemoError — it died, or took too long."""
         deadline_s = time.monotonic() + START_S

@@ -96,7 +96,7 @@ def _listener(value: object) -> object:
 ListenerText = Annotated[
     Listener,
     BeforeValidator(_listener),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Listener"}]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, Listener.model_json_schema()]}),
 ]
 
 

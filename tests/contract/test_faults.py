@@ -1,4 +1,4 @@
-"""The store refused, hung, killed, read-only, full: faults within the time-out, closed unless told otherwise, mended alone."""
+"""The store refused, hung, killed, read-only, full: faults in time, closed unless told otherwise, mended alone."""
 
 import asyncio
 import time

@@ -1,0 +1,180 @@
+"""`authz serve` by itself: start, readiness, faults at start, health, reflection, malformed checks, the end."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from authz.demo.processes import Process, free_port, status_of
+from authz.demo.tour import ask
+from tests.support import stores
+from tests.support.parts import SECRET
+
+
+messages: Any = reflection_pb2
+
+
+class Sidecar:
+    """One `authz serve`, its ports, and what it says."""
+
+    def __init__(self, folder: Path, store: str, **extra: str) -> None:
+        self.ports = {name: free_port() for name in ("authz", "grpc", "metrics")}
+        self.environ = base_environ(
+            AUTHZ_STORE__URL=store,
+            AUTHZ_LISTEN__AUTHZ=f"127.0.0.1:{self.ports['authz']}",
+            AUTHZ_LISTEN__GRPC=f"127.0.0.1:{self.ports['grpc']}",
+            AUTHZ_LISTEN__METRICS=f"127.0.0.1:{self.ports['metrics']}",
+        )
+        self.environ |= extra
+        self.log = folder / f"{self.ports['authz']}.log"
+        self.process = Process("authz", [sys.executable, "-m", "authz", "serve"], self.log, self.environ)
+
+    def ready(self) -> None:
+        self.process.wait_for(self.ports["metrics"], "/readyz")
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+
+def base_environ(**changes: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+    return {**ours, "AUTHZ_JWT_SECRET": SECRET, **changes}
+
+
+@contextmanager
+def serving(folder: Path, store: str, **extra: str) -> Iterator[Sidecar]:
+    sidecar = Sidecar(folder, store, **extra)
+    try:
+        yield sidecar
+    finally:
+        sidecar.process.signal(18)
+        sidecar.process.stop()
+
+
+def run(*arguments: str, environ: Mapping[str, str], cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "authz", *arguments]
+    return subprocess.run(command, env=dict(environ), cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def check(port: int, message: bytes) -> external_auth_pb2.CheckResponse:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call: Any = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+        return external_auth_pb2.CheckResponse.FromString(call(message, timeout=5))
+
+
+def health(port: int) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = health_pb2.HealthCheckRequest(service="envoy.service.auth.v3.Authorization")
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(request, timeout=5).status)
+
+
+def test_ready_health_reflection_and_a_clean_end(tmp_path: Path, valkey_url: str) -> None:
+    with serving(tmp_path, valkey_url) as sidecar:
+        sidecar.ready()
+
+        assert health(sidecar.ports["authz"]) == health_pb2.HealthCheckResponse.SERVING
+        assert health(sidecar.ports["grpc"]) == health_pb2.HealthCheckResponse.SERVING
+        with grpc.insecure_channel(f"127.0.0.1:{sidecar.ports['authz']}") as channel:
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+            asked = iter([messages.ServerReflectionRequest(list_services="")])
+            answer = next(iter(stub.ServerReflectionInfo(asked, timeout=5)))
+        listed = {service.name for service in answer.list_services_response.service}
+        assert {"envoy.service.auth.v3.Authorization", "grpc.health.v1.Health"} <= listed
+        assert status_of(sidecar.ports["metrics"], "/healthz") == 200
+        sidecar.process.stop()
+
+        assert not sidecar.process.is_running
+        assert '"event": "stopped"' in sidecar.text()
+        assert "Traceback" not in sidecar.text()
+
+
+def test_a_store_that_cannot_be_reached_at_start(tmp_path: Path) -> None:
+    """Not ready, and says so; serves 503; gets ready by itself once the store is there."""
+    port = free_port()
+    with serving(tmp_path, f"redis://127.0.0.1:{port}") as sidecar:
+        while status_of(sidecar.ports["metrics"], "/healthz") != 200:
+            assert sidecar.process.is_running
+        assert status_of(sidecar.ports["metrics"], "/readyz") == 503
+        assert health(sidecar.ports["authz"]) == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert "not ready: the store cannot be reached" in sidecar.text()
+        store = stores.LocalServer(stores.local_binary("valkey"), port=port)
+        try:
+            sidecar.ready()
+            assert health(sidecar.ports["authz"]) == health_pb2.HealthCheckResponse.SERVING
+        finally:
+            store.stop()
+
+
+@pytest.mark.parametrize("message", [b"", b"garbage", b"\x0a\x00"], ids=["empty", "garbage", "no http"])
+def test_a_malformed_check_is_an_explicit_refusal(tmp_path: Path, valkey_url: str, message: bytes) -> None:
+    """400 and a counter, never an exception: an error would be let through by `failure_mode_allow`."""
+    with serving(tmp_path, valkey_url) as sidecar:
+        sidecar.ready()
+
+        answer = check(sidecar.ports["authz"], message)
+
+        assert (answer.status.code, answer.denied_response.status.code) == (3, 400)
+        metrics = ask(sidecar.ports["metrics"], "GET", "/metrics").body.decode()
+        assert "authz_malformed_requests_total 1.0" in metrics
+        assert 'authz_decisions_total{reason="bad_request",route="none"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("listener", ["authz", "grpc", "metrics"])
+def test_a_busy_port_is_named_with_its_option(tmp_path: Path, valkey_url: str, listener: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        sidecar = Sidecar(tmp_path, valkey_url, **{f"AUTHZ_LISTEN__{listener.upper()}": address})
+        assert sidecar.process.ended() == 1
+
+    (told,) = sidecar.text().splitlines()
+    assert told.startswith(f"authz: listen.{listener}: cannot listen on {address}: ")
+    assert told.endswith(f"Set listen.{listener} to another address")
+
+
+def test_a_bad_configuration_stops_the_start_with_all_its_faults(tmp_path: Path) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text(
+        "store: {tiemout: 50ms}\nroutes:\n- {path: /v1/**, scopes: [reed-only]}\nlimits: {default: {requests: 0/1m}}\n"
+    )
+
+    ended = run("serve", "--config", str(config), environ=base_environ(), cwd=tmp_path)
+
+    assert ended.returncode == 2
+    assert f"{config}: store.tiemout: unknown field (did you mean 'timeout'?)" in ended.stderr
+    assert "routes[0].scopes[0]: unknown scope 'reed-only' (did you mean 'read-only'?)" in ended.stderr
+    assert "limits.default.requests: the capacity must be from 1 to 1000000000" in ended.stderr
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_empty_store_is_a_503_that_says_so(tmp_path: Path, valkey_url: str) -> None:
+    """And the first key that is made changes that, without a restart."""
+    with serving(tmp_path, valkey_url) as sidecar:
+        sidecar.ready()
+        request = external_auth_pb2.CheckRequest()
+        http = request.attributes.request.http
+        http.method, http.path = "GET", "/v1/models"
+        made = run("keys", "create", "--name", "later", "--scope", "read-only", environ=sidecar.environ, cwd=tmp_path)
+        token = made.stdout.splitlines()[0]
+        stores.flush(valkey_url)
+        http.headers["authorization"] = f"Bearer {token}"
+
+        empty = check(sidecar.ports["authz"], request.SerializeToString())
+        created = run(
+            "keys", "create", "--name", "first", "--scope", "read-only", environ=sidecar.environ, cwd=tmp_path
+        )
+        http.headers["authorization"] = f"Bearer {created.stdout.splitlines()[0]}"
+
+        assert empty.denied_response.status.code == 503
+        assert any("never held a key" in line or "lost what it held" in line for line in sidecar.text().splitlines())
