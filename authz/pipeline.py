@@ -266,10 +266,8 @@ def _name(route: Route | None) -> str:
 
 
 def _how_to_send(sources: tuple[Source, ...]) -> str:
-    ways = [
-        f"'{source.header.title()}: {source.scheme.capitalize()} KEY'"
-        if source.scheme
-        else f"'{source.header.title()}: KEY'"
-        for source in sources
-    ]
-    return f"send it as {' or '.join(ways)}"
+    def way(source: Source) -> str:
+        header = source.header.title().replace("-Api-", "-API-")
+        return f"'{header}: {source.scheme.capitalize()} KEY'" if source.scheme else f"'{header}: KEY'"
+
+    return f"send it as {' or '.join(way(source) for source in sources)}"

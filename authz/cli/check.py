@@ -5,7 +5,8 @@ import argparse
 from authz.adapters.logs.silent import Silent
 from authz.app import SystemClock, authorizer
 from authz.cli.common import add_common, command_store, load, usage_error
-from authz.cli.output import DONE, print_json, print_table
+from authz.cli.output import DONE, FAILED, print_json, print_table
+from authz.core.decision import Fault
 from authz.core.explain import explain
 from authz.core.problems import STATUS
 from authz.core.request import Request
@@ -37,7 +38,7 @@ async def run(arguments: argparse.Namespace) -> int:
     else:
         print_table(("STEP", "", ""), [(step.name, step.outcome, step.detail) for step in steps])
         print(f"\n{kind}: {STATUS[decision.reason]} {decision.reason}")
-    return DONE
+    return FAILED if isinstance(decision, Fault) else DONE
 
 
 def _request(arguments: argparse.Namespace) -> Request:

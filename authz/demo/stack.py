@@ -111,7 +111,11 @@ class Stack:
         self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
         self.environ.setdefault("AUTHZ_DATA", str(self.folder / "data"))
         for listener in ("authz", "grpc", "metrics"):
-            self.environ.setdefault(f"AUTHZ_LISTEN__{listener.upper()}", f"127.0.0.1:{free_port()}")
+            address = self.environ.setdefault(f"AUTHZ_LISTEN__{listener.upper()}", f"127.0.0.1:{free_port()}")
+            if not address.rpartition(":")[2].isdigit():
+                raise DemoError(
+                    f"AUTHZ_LISTEN__{listener.upper()}: the demo listens on HOST:PORT alone, not on {address}"
+                )
 
     def _start_upstream(self) -> None:
         command = python_module("authz.demo.upstream", "--port", str(self.upstream_port))

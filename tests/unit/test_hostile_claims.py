@@ -29,6 +29,12 @@ NOT_A_NAME = (
     "a\u200bb",
     "\ud800",
 )
+NO_SCOPES: tuple[object, ...] = (
+    *(1, True, {}, [1], [["read"]], [None], [""], ["a b"]),
+    *("a,b", 'a"b', "a\x00", "é", "x" * 65),
+)
+NO_AUDIENCES: tuple[object, ...] = (1, True, {}, [1], [None], [["x"]])
+NO_TEXTS: tuple[object, ...] = (None, 1, True, [], {})
 
 
 def saying(claim: str, value: object) -> str:
@@ -109,17 +115,14 @@ def without(claim: str) -> str:
             for value in (*NOT_A_NAME, None, " x", "x ")
         ),
         *(pytest.param(saying(claim, "x" * 257), BAD, id=f"{claim} of 257") for claim in ("sub", "jti", "workspace")),
-        *(
-            pytest.param(saying("scope", value), BAD, id=f"scope {str(value)[:30]!r}")
-            for value in (1, True, {}, [1], [["read"]], [None], [""], ["a b"], "a,b", 'a"b', "a\x00", "é", "x" * 65)
-        ),
+        *(pytest.param(saying("scope", value), BAD, id=f"scope {str(value)[:30]!r}") for value in NO_SCOPES),
         pytest.param(saying("scope", " ".join(f"s{n}" for n in range(65))), BAD, id="65 scopes"),
         pytest.param(saying("scope", [f"s{n}" for n in range(65)]), BAD, id="65 scopes in a list"),
         *(
             pytest.param(saying("aud", value), BAD, id=f"aud {value!r}")
             for value in (1, True, {}, [1], [None], [["x"]])
         ),
-        *(pytest.param(saying("iss", value), BAD, id=f"iss {value!r}") for value in (None, 1, True, [], {})),
+        *(pytest.param(saying("iss", value), BAD, id=f"iss {value!r}") for value in NO_TEXTS),
     ],
 )
 def test_wrong_contents_are_refused(token: str, reason: Reason) -> None:

@@ -1,17 +1,15 @@
 """
-Tokens that must not verify by their shape, header or signature, each with the reason it is told.
+Tokens that must not verify by their header or signature, each with the reason it is told.
 
-Those whose signature is ours but whose claims are wrong are in `test_hostile_claims.py`.
+Those that are no token at all are in `test_hostile_shapes.py`, those that claim what is wrong in
+`test_hostile_claims.py`.
 """
 
 import base64
-import json
 
 import pytest
 
 from authz.adapters.jwt.keyring import VerificationKey
-from authz.adapters.jwt.strict_json import NotStrictError, decode_segment, load_object
-from authz.adapters.jwt.verifier import MAX_TOKEN_CHARS
 from authz.core.claims import Claims
 from authz.core.decision import Reason, Refusal
 from tests.support.tokens import (
@@ -32,7 +30,6 @@ from tests.support.tokens import (
 )
 
 
-MALFORMED = Reason.MALFORMED_CREDENTIAL
 SIGNATURE = Reason.BAD_SIGNATURE
 ALGORITHM = Reason.ALGORITHM_REFUSED
 KIND = Reason.WRONG_KIND
@@ -60,38 +57,6 @@ def with_header(**header: object) -> str:
 
 def unsigned(algorithm: str) -> str:
     return f"{segment({'alg': algorithm})}.{GOOD_PAYLOAD}."
-
-
-def unused_bits(part: str) -> str:
-    """Another spelling of the same bytes, where base64 leaves bits over: the last character's lowest bit is set."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    assert len(part) % 4
-    return part[:-1] + alphabet[alphabet.index(part[-1]) + 1]
-
-
-def with_message(message: str) -> str:
-    """*message* exactly as it is, signed by our key."""
-    return f"{message}.{b64(mac(message, PLAIN.secret))}"
-
-
-def with_standard_alphabet() -> str:
-    """A good token, but for its signature, which is spelled with + and /."""
-    for number in range(1000):  # the first signature that has one of them
-        token = claiming(jti=f"j{number}")
-        message, _, signature = token.rpartition(".")
-        if "-" in signature or "_" in signature:
-            return f"{message}.{signature.replace('-', '+').replace('_', '/')}"
-    raise AssertionError
-
-
-def sized(length: int) -> str:
-    """A good token of exactly *length* characters: white space after its claims fills it up."""
-    for spaces in range(4):
-        header = json.dumps(HEADER) + " " * spaces
-        room = length - len(forge(header)) + len(segment(CLAIMS))
-        if len(b64(bytes(room * 3 // 4))) == room:
-            return forge(header, json.dumps(CLAIMS).ljust(room * 3 // 4))
-    raise AssertionError
 
 
 HOSTILE = [
@@ -177,83 +142,7 @@ HOSTILE = [
     pytest.param(f"{MESSAGE}.{b64(mac(MESSAGE, PLAIN.secret) + bytes(1))}", SIGNATURE, id="signature a byte long"),
     pytest.param(f"{MESSAGE}.{b64(bytes(32))}", SIGNATURE, id="signature of zeros"),
     pytest.param(f"{MESSAGE}.{claiming(sub='x').rpartition('.')[2]}", SIGNATURE, id="signature of another token"),
-    pytest.param(f"{MESSAGE}.{GOOD_SIGNATURE[:-1]}", MALFORMED, id="signature a character short"),
-    pytest.param(f"{MESSAGE}.{unused_bits(GOOD_SIGNATURE)}", MALFORMED, id="unused bits set in the signature"),
-    pytest.param(
-        with_message(f"{unused_bits(segment(json.dumps(HEADER) + ' '))}.{GOOD_PAYLOAD}"),
-        MALFORMED,
-        id="unused bits set in the header, signed so",
-    ),
-    pytest.param(
-        with_message(f"{segment(HEADER)}.{unused_bits(segment(json.dumps(CLAIMS).ljust(100)))}"),
-        MALFORMED,
-        id="unused bits set in the payload, signed so",
-    ),
-    pytest.param(f"{GOOD}=", MALFORMED, id="padding after the signature"),
-    pytest.param(with_message(f"{segment(json.dumps(HEADER) + ' ')}==.{GOOD_PAYLOAD}"), MALFORMED, id="padded header"),
-    pytest.param(with_message(f"{MESSAGE}===="), MALFORMED, id="padded payload"),
-    pytest.param(with_standard_alphabet(), MALFORMED, id="standard alphabet in the signature"),
-    *(
-        pytest.param(token, MALFORMED, id=f"{what} {char!r}")
-        for char in (" ", "\n", "\r\n", "\t", "\x00", "\x7f", "\xe9", "\u0430", "\ud800", "%", "?", ",")
-        for what, token in (
-            ("after the token:", GOOD + char),
-            ("before the token:", char + GOOD),
-            ("in the header, signed so:", with_message(f"{segment(HEADER)[:8]}{char}{segment(HEADER)[8:]}.e30"))
-            if char.isascii()
-            else ("in the signature:", f"{GOOD[:-9]}{char}{GOOD[-9:]}"),
-        )
-    ),
-    pytest.param(f"sk-live-{GOOD}", MALFORMED, id="the prefix not taken off"),
-    pytest.param(sized(MAX_TOKEN_CHARS + 1), MALFORMED, id="one character too long"),
-    pytest.param("e30." * 100_000, MALFORMED, id="a hundred thousand parts"),
-    pytest.param("", MALFORMED, id="nothing"),
-    *(pytest.param("." * dots, MALFORMED, id=f"{dots} dots") for dots in (1, 2, 3, 4)),
-    pytest.param(MESSAGE, MALFORMED, id="two parts"),
-    pytest.param(f"{GOOD}.", MALFORMED, id="four parts, the last one empty"),
-    pytest.param(f".{GOOD}", MALFORMED, id="four parts, the first one empty"),
-    pytest.param(f".{GOOD_PAYLOAD}.{GOOD_SIGNATURE}", MALFORMED, id="header empty"),
     pytest.param(f"{segment(HEADER)}..{GOOD_SIGNATURE}", SIGNATURE, id="payload taken out"),
-    pytest.param(f"{GOOD}.{GOOD}", MALFORMED, id="twice the token"),
-    pytest.param(
-        f"{segment({'alg': 'dir', 'enc': 'A128GCM'})}..{b64(bytes(12))}.{b64(bytes(40))}.{b64(bytes(16))}",
-        MALFORMED,
-        id="JWE, five parts",
-    ),
-    pytest.param(
-        json.dumps({"protected": segment(HEADER), "payload": GOOD_PAYLOAD, "signature": GOOD_SIGNATURE}),
-        MALFORMED,
-        id="JSON serialisation",
-    ),
-    *(
-        pytest.param(forge(text), MALFORMED, id=f"header: {what}")
-        for what, text in (
-            ("alg twice, none last", '{"alg":"HS256","alg":"none"}'),
-            ("alg twice, none first", '{"alg":"none","alg":"HS256"}'),
-            ("alg twice, once escaped", '{"alg":"HS256","\\u0061lg":"HS256"}'),
-            ("twice within a member", '{"alg":"HS256","x":{"a":1,"a":1}}'),
-            ("array", '["HS256"]'),
-            ("text", '"HS256"'),
-            ("number", "256"),
-            ("null", "null"),
-            ("NaN", '{"alg":"HS256","x":NaN}'),
-            ("Infinity", '{"alg":"HS256","x":-Infinity}'),
-            ("5000 digits", f'{{"alg":"HS256","x":{"9" * 5000}}}'),
-            ("cut short", '{"alg":"HS256"'),
-            ("something after it", '{"alg":"HS256"}{}'),
-            ("single quotes", "{'alg':'HS256'}"),
-            ("comma at the end", '{"alg":"HS256",}'),
-            ("line end within a text", '{"alg":"HS256","x":"\n"}'),
-            ("BOM", b'\xef\xbb\xbf{"alg":"HS256"}'),
-            ("UTF-16", '{"alg":"HS256"}'.encode("utf-16")),
-            ("not UTF-8", b'{"alg":"HS256","x":"\xff"}'),
-            ("overlong UTF-8", b'{"alg":"HS256","x":"\xc0\x80"}'),
-            ("UTF-8 of a surrogate", b'{"alg":"HS256","x":"\xed\xa0\x80"}'),
-            ("nested 3000 deep", '{"alg":"HS256","x":' + "[" * 3000),
-            ("nested 1400 deep, closed", '{"alg":"HS256","x":' + "[" * 1400 + "]" * 1400 + "}"),
-            ("nested deep after closing brackets in a text", '{"x":"' + "]" * 2900 + '","y":' + "[" * 2900),
-        )
-    ),
 ]
 
 
@@ -289,7 +178,6 @@ def test_a_hostile_token_is_refused_by_a_keyring_of_names(token: str, reason: Re
         pytest.param(with_header(typ="Jwt"), id="typ Jwt"),
         pytest.param(with_header(jwk=OCT, cty="x"), id="parameters that we ignore"),
         pytest.param(forge('\r\n{ "alg" :\t"HS256" } '), id="white space in the header"),
-        pytest.param(sized(MAX_TOKEN_CHARS), id="as long as can be"),
     ],
 )
 def test_a_good_token_of_every_key_verifies(token: str) -> None:
@@ -314,25 +202,3 @@ def test_an_algorithm_of_no_key_is_refused_as_such() -> None:
 
     assert verifier(PLAIN).verify(token) == Refusal(ALGORITHM)
     assert verifier(PLAIN, K2).verify(token) == Refusal(SIGNATURE)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        pytest.param(b"[" * 100_000, id="arrays"),
-        pytest.param(b'{"a":' * 100_000, id="objects"),
-        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="arrays, closed"),
-        pytest.param(b'{"a":"' + b"]" * 200_000 + b'","b":' + b"[" * 100_000, id="after brackets in a text"),
-    ],
-)
-def test_json_of_any_depth_is_refused(raw: bytes) -> None:
-    """Were the size not bounded, a hundred thousand brackets would still be no more than a refusal."""
-    with pytest.raises(NotStrictError):
-        load_object(raw)
-
-
-@pytest.mark.parametrize("part", ["A", "AB", "ABC", "AAAAA", "AA==", "AA=", "=", "====", "A A", "AA\n", "+/8", "é"])
-def test_one_spelling_alone_is_base64url(part: str) -> None:
-    """Whatever is not the one canonical spelling of some bytes is not decoded."""
-    with pytest.raises(NotStrictError):
-        decode_segment(part)

@@ -131,6 +131,8 @@ def _metadata(decision: Decision) -> dict[str, str]:
         "reason": decision.reason.value,
         "route": decision.route,
     }
+    if isinstance(decision, Deny) and decision.refused is not None:
+        told["limit"] = f"{decision.refused.name}.{decision.refused.unit}"
     if decision.principal is not None:
         principal = decision.principal
         told |= {"key_id": principal.key_id, "key_prefix": principal.prefix, "subject": principal.subject}

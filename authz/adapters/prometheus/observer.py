@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from authz.core.decision import Allow, Decision, Reason
+from authz.core.decision import Allow, Decision, Deny, Reason
 from authz.core.request import Request
 
 
@@ -42,6 +42,7 @@ class PrometheusObserver:
             buckets=CHECK_BUCKETS_S,
             registry=r,
         )
+        self._limited = Counter("authz_rate_limited", "Checks refused by a limit.", ["limit"], registry=r)
         self._malformed = Counter(
             "authz_malformed_requests", "CheckRequests that describe no HTTP request.", registry=r
         )
@@ -70,6 +71,8 @@ class PrometheusObserver:
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
         self._decisions.labels(decision.reason.value, decision.route or "none").inc()
         self._check_s.observe(duration_s)
+        if isinstance(decision, Deny) and decision.refused is not None:
+            self._limited.labels(f"{decision.refused.name}.{decision.refused.unit}").inc()
         if decision.reason is Reason.BAD_REQUEST and not request.method:
             self._malformed.inc()
         if isinstance(decision, Allow) and decision.degraded:

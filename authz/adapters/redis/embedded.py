@@ -80,7 +80,7 @@ class EmbeddedStore:
         except OSError:  # another process has the server, or is just starting it
             await self._wait()
         else:
-            await self._start()
+            await self._start(self._lock)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +94,7 @@ class EmbeddedStore:
         if self._lock is not None:
             self._lock.close()
 
-    async def _start(self) -> None:
+    async def _start(self, lock: IO[str]) -> None:
         self._socket.unlink(missing_ok=True)
         log = (self._folder / "valkey.log").open("ab")
         with log:
@@ -124,6 +124,7 @@ class EmbeddedStore:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us; we end it after our last call
+                pass_fds=(lock.fileno(),),  # if we are killed, it holds the lock: no second server on its files
             )
         try:
             await self._wait()
