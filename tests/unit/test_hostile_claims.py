@@ -15,7 +15,7 @@ EARLY = Reason.NOT_YET_VALID
 
 LEEWAY_S = 10
 LONG = 256
-NOT_A_NAME = (
+NOT_A_NAME: tuple[object, ...] = (
     "",
     7,
     True,

@@ -23,7 +23,8 @@ EMPTY = Quota("default", "requests", Limit(60, 60), 0, 60_000_000)
         pytest.param(Deny(Reason.MISSING_CREDENTIAL, "send it as 'X-Api-Key: KEY'"), "Bearer", id="none sent: bare"),
         pytest.param(
             Deny(Reason.MALFORMED_CREDENTIAL, "there is white space in the key"),
-            'Bearer error="invalid_token", error_description="The API key is malformed: there is white space in the key."',
+            'Bearer error="invalid_token", '
+            'error_description="The API key is malformed: there is white space in the key."',
             id="the hint goes there",
         ),
         pytest.param(
@@ -38,9 +39,9 @@ EMPTY = Quota("default", "requests", Limit(60, 60), 0, 60_000_000)
             id="revoked",
         ),
         pytest.param(
-            Deny(Reason.BAD_CLAIMS, 'a "quoted" \\ hint – é'),
+            Deny(Reason.BAD_CLAIMS, 'a "quoted" \\ hint é\n'),
             'Bearer error="invalid_token", error_description="The API key\'s contents are not acceptable: '
-            "a 'quoted' ' hint ' '.\"",
+            "a 'quoted' ' hint ''.\"",
             id="what RFC 6750 does not let stand there is replaced",
         ),
         pytest.param(

@@ -1,0 +1,183 @@
+"""Faults between fields: scopes, limits, listeners and the keyring."""
+
+from pathlib import Path
+
+import pytest
+
+from authz.settings import SettingsError, load_settings
+
+
+ENVIRON = {"AUTHZ_JWT_SECRET": "s" * 32, "OTHER": "t" * 32}
+PLAIN = "listens beyond this host in plain text: say 'insecure: true' if that is meant"
+ADDRESS = "must be HOST:PORT or unix:PATH"
+HOST = "the host must be an IP address or localhost"
+
+
+def faults_of(tmp_path: Path, text: str) -> list[str]:
+    """Empty: it is accepted."""
+    file = tmp_path / "authz.yaml"
+    file.write_text(text)
+    try:
+        load_settings(file, ENVIRON)
+    except SettingsError as error:
+        return [str(fault).removeprefix(f"{file}: ") for fault in error.faults]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("scopes: {a: [a]}\nroutes: []", ["scopes.a: includes itself: a → a"], id="itself"),
+        pytest.param(
+            "scopes: {a: [b], b: [c], c: [b]}\nroutes: []", ["scopes.b: includes itself: b → c → b"], id="circle"
+        ),
+        pytest.param("scopes: {a: [b, b]}\nroutes: []", ["scopes.a[1]: stands twice: 'b'"], id="one twice"),
+        pytest.param("scopes: {a: [b]}\nroutes: [{path: /x, scopes: [b]}]", [], id="known by being included"),
+        pytest.param(
+            "routes: [{path: /x, scopes: [admin, read-onyl]}]",
+            ["routes[0].scopes[1]: unknown scope 'read-onyl' (did you mean 'read-only'?)"],
+            id="unknown, with the nearest",
+        ),
+        pytest.param(
+            "routes: [{path: /x, scopes: [zebra]}]", ["routes[0].scopes[0]: unknown scope 'zebra'"], id="unknown"
+        ),
+        pytest.param(
+            "routes: [{path: /x, scopes: [admin, admin]}]", ["routes[0].scopes[1]: stands twice: 'admin'"], id="twice"
+        ),
+        pytest.param(
+            "scopes: {}",
+            ["routes[1].scopes[0]: unknown scope 'read-only'", "routes[2].scopes[0]: unknown scope 'read-write'"],
+            id="the default routes name scopes that are gone",
+        ),
+    ],
+)
+def test_scopes(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """Inclusion has no circles, and routes name scopes that are there."""
+    assert faults_of(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "routes: [{path: /x, limits: [defualt]}]",
+            ["routes[0].limits[0]: unknown limit 'defualt' (did you mean 'default'?)"],
+            id="unknown",
+        ),
+        pytest.param(
+            "routes: [{path: /x, limits: [default, default]}]",
+            ["routes[0].limits[1]: stands twice: 'default'"],
+            id="twice",
+        ),
+        pytest.param(
+            "limits: {none: {}}\nroutes: []",
+            ["limits.none: limits nothing: it has neither requests nor tokens"],
+            id="empty",
+        ),
+        pytest.param(
+            "limits: {none: {per: workspace, tokens: null}}\nroutes: []",
+            ["limits.none: limits nothing: it has neither requests nor tokens"],
+            id="null",
+        ),
+        pytest.param(
+            "routes: [{path: /x, public: true, scopes: [admin]}]",
+            ["routes[0]: a public route has neither scopes nor limits: nobody is asked who they are"],
+            id="public with scopes",
+        ),
+        pytest.param(
+            "routes: [{path: /x, public: true, limits: [default]}]",
+            ["routes[0]: a public route has neither scopes nor limits: nobody is asked who they are"],
+            id="public with limits",
+        ),
+        pytest.param("routes: [{path: /x, public: true, scopes: [], limits: []}]", [], id="public with empty ones"),
+        pytest.param("routes: []", [], id="no routes: everything is denied"),
+    ],
+)
+def test_limits_and_public_routes(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """Routes name limits that are there and limit something; a public route asks nobody who they are."""
+    assert faults_of(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        pytest.param("127.0.0.1:1", "", id="loopback"),
+        pytest.param("127.8.8.8:1", "", id="loopback, the whole net"),
+        pytest.param("[::1]:1", "", id="loopback, IPv6"),
+        pytest.param("localhost:1", "", id="localhost"),
+        pytest.param("127.0.0.1:0", "", id="any free port"),
+        pytest.param("unix:/run/authz.sock", "", id="a Unix socket"),
+        pytest.param("0.0.0.0:1", PLAIN, id="every interface"),
+        pytest.param("[::]:1", PLAIN, id="every interface, IPv6"),
+        pytest.param("10.0.0.1:1", PLAIN, id="another interface"),
+        pytest.param("[::ffff:10.0.0.1]:1", PLAIN, id="another interface, mapped into IPv6"),
+        pytest.param("127.0.0.1", ADDRESS, id="no port"),
+        pytest.param("127.0.0.1:", ADDRESS, id="an empty port"),
+        pytest.param("127.0.0.1:65536", ADDRESS, id="a port too high"),
+        pytest.param("127.0.0.1:-1", ADDRESS, id="a negative port"),
+        pytest.param("127.0.0.1:http", ADDRESS, id="a named port"),
+        pytest.param(":9001", ADDRESS, id="no host"),
+        pytest.param("", ADDRESS, id="empty"),
+        pytest.param("unix:", "unix: needs a path", id="a Unix socket without path"),
+        pytest.param("authz.local:1", HOST, id="a name"),
+        pytest.param("127.0.0.256:1", HOST, id="no IP address"),
+        pytest.param("http://127.0.0.1:1", HOST, id="a URL"),
+    ],
+)
+@pytest.mark.parametrize("form", ["listen: {{authz: '{}'}}", "listen: {{authz: {{address: '{}'}}}}"])
+def test_listeners(tmp_path: Path, form: str, address: str, expected: str) -> None:
+    """A listener is an address of ours, and beyond loopback plain text must be meant; both forms are judged alike."""
+    assert faults_of(tmp_path, form.format(address)) == ([f"listen.authz: {expected}"] if expected else [])
+
+
+@pytest.mark.parametrize("name", ["authz", "grpc", "http"])
+@pytest.mark.parametrize(("insecure", "expected"), [("true", []), ("false", [PLAIN])])
+def test_insecure_says_that_it_is_meant(tmp_path: Path, name: str, insecure: str, expected: list[str]) -> None:
+    """`insecure: true` opens a listener to the world, `false` does not."""
+    text = f"listen: {{{name}: {{address: '0.0.0.0:1', insecure: {insecure}}}}}"
+    assert faults_of(tmp_path, text) == [f"listen.{name}: {fault}" for fault in expected]
+
+
+def test_metrics_may_be_open(tmp_path: Path) -> None:
+    """Metrics say nothing secret and are scraped from elsewhere."""
+    assert faults_of(tmp_path, "listen: {metrics: '0.0.0.0:9999'}") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "listen: {authz: '127.0.0.1:1', grpc: '127.0.0.1:1'}",
+            ["listen.grpc: the same address as listen.authz"],
+            id="twice",
+        ),
+        pytest.param(
+            "listen: {authz: 'unix:/a', grpc: {address: 'unix:/a'}, http: 'unix:/a'}",
+            ["listen.grpc: the same address as listen.authz", "listen.http: the same address as listen.authz"],
+            id="three times, in both forms",
+        ),
+        pytest.param("listen: {authz: '127.0.0.1:0', grpc: '127.0.0.1:0'}", [], id="any free port is not the same"),
+        pytest.param("listen: {grpc: null, http: null}", [], id="off"),
+    ],
+)
+def test_one_address_one_listener(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """Two listeners on one address are told before one of them fails to bind."""
+    assert faults_of(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("[{id: a}, {id: b, secret: {env: OTHER}}]", [], id="two ids"),
+        pytest.param(
+            "[{id: a}, {id: a, secret: {env: OTHER}}]", ["keys.keyring[1].id: stands twice: 'a'"], id="one twice"
+        ),
+        pytest.param("[{}, {secret: {env: OTHER}}]", [], id="two without"),
+        pytest.param(
+            "[{}, {secret: {env: A, file: B}}]", ["keys.keyring[1].secret: must say either env or file"], id="both"
+        ),
+    ],
+)
+def test_keyring(tmp_path: Path, text: str, expected: list[str]) -> None:
+    """A `kid` names one key of the keyring."""
+    assert faults_of(tmp_path, f"keys: {{keyring: {text}}}") == expected
