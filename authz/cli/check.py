@@ -3,7 +3,7 @@
 import argparse
 
 from authz.adapters.logs.silent import Silent
-from authz.app import SystemClock, authorizer
+from authz.app import Backend, SystemClock, authorizer
 from authz.cli.common import add_common, command_store, load, usage_error
 from authz.cli.output import DONE, FAILED, print_json, print_table
 from authz.core.decision import Fault
@@ -25,7 +25,8 @@ async def run(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     configuration = load(arguments)
     async with command_store(configuration) as store:
-        pipeline, _, _ = authorizer(configuration, store, SystemClock(), Silent())
+        clock = SystemClock()
+        pipeline = authorizer(configuration, Backend.on(store, clock, Silent()), clock)
         decision = await pipeline.check(request, spend=False)
     steps = explain(decision)
     kind = type(decision).__name__.lower()

@@ -1,12 +1,14 @@
 """`authz serve`: run the sidecar."""
 
 import argparse
+import os
 
-from authz import app
+from authz import sidecar
 from authz.adapters.logs import setup as logs
 from authz.adapters.redis.embedded import EmbeddedStoreError
 from authz.cli.common import add_common, load
 from authz.cli.output import DONE, CommandError
+from authz.settings.load import find_file
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,10 +19,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 async def run(arguments: argparse.Namespace) -> int:
-    configuration = load(arguments)
     logs.configure(arguments.log_level)
     try:
-        await app.serve(configuration)
-    except (app.BusyAddressError, EmbeddedStoreError) as exc:
+        await sidecar.serve(lambda: load(arguments), find_file(arguments.config, os.environ))
+    except (sidecar.BusyAddressError, EmbeddedStoreError) as exc:
         raise CommandError(str(exc)) from exc
     return DONE

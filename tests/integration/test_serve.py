@@ -1,9 +1,11 @@
 """`authz serve` by itself: start, readiness, faults at start, health, reflection, malformed checks, the end."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +158,44 @@ def test_a_bad_configuration_stops_the_start_with_all_its_faults(tmp_path: Path)
     assert "limits.default.requests: the capacity must be from 1 to 1000000000" in ended.stderr
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
+
+
+def test_reloading_by_signal_and_by_change_of_the_file(tmp_path: Path, valkey_url: str) -> None:
+    """A new route serves without a restart; a bad file is refused and counted, and the old one serves on."""
+    config = tmp_path / "authz.yaml"
+    config.write_text("routes: [{name: one, path: /one, public: true}]\n")
+    with serving(tmp_path, valkey_url, AUTHZ_CONFIG=str(config)) as sidecar:
+        sidecar.ready()
+
+        def status(path: str) -> int:
+            request: Any = external_auth_pb2.CheckRequest()
+            request.attributes.request.http.method = "GET"
+            request.attributes.request.http.path = path
+            return int(check(sidecar.ports["authz"], request.SerializeToString()).denied_response.status.code)
+
+        def until(told: str) -> None:
+            deadline_s = time.monotonic() + 10
+            while told not in ask(sidecar.ports["metrics"], "GET", "/metrics").body.decode():
+                assert time.monotonic() < deadline_s, sidecar.text()
+                time.sleep(0.02)
+
+        assert (status("/one"), status("/two")) == (0, 401)
+        config.write_text("routes: [{name: two, path: /two, public: true}]\nserver: grpcio\n")
+        until("authz_config_generation 2.0")
+        assert (status("/one"), status("/two")) == (401, 0)
+        assert '"needs_restart": ["server"]' in sidecar.text()
+        config.write_text("routes: [{name: three, path: three, public: true}]\n")
+        until("authz_config_reloads_refused_total 1.0")
+        assert status("/two") == 0
+        assert "routes[0].path: a path starts with /" in sidecar.text()
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "authz.yaml").write_text("routes: [{name: four, path: /four, public: true}]\n")
+        config.unlink()
+        config.symlink_to(tmp_path / "data" / "authz.yaml")
+        until("authz_config_generation 3.0")
+        assert status("/four") == 0
+        sidecar.process.signal(signal.SIGHUP)
+        until("authz_config_generation 4.0")
 
 
 def test_an_empty_store_is_a_503_that_says_so(tmp_path: Path, valkey_url: str) -> None:

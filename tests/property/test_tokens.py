@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.claims import Claims
@@ -50,18 +50,21 @@ def as_json(value: object) -> str:
     return json.dumps(value)
 
 
+@settings(deadline=None)
 @given(any_text)
 def test_no_text_raises_or_verifies(token: str) -> None:
     """Whatever is sent, the answer is a refusal."""
     assert isinstance(verifier().verify(token), Refusal)
 
 
+@settings(deadline=None)
 @given(st.binary(), st.binary(), st.binary())
 def test_no_three_segments_raise_or_verify(header: bytes, payload: bytes, signature: bytes) -> None:
     """The same for what has a token's shape."""
     assert isinstance(verifier().verify(f"{b64(header)}.{b64(payload)}.{b64(signature)}"), Refusal)
 
 
+@settings(deadline=None)
 @given(headers | any_json, claims_sets | any_json, st.binary())
 def test_no_unsigned_json_raises_or_verifies(header: object, payload: object, signature: bytes) -> None:
     """The same for JSON of every kind without a signature of ours."""
@@ -70,6 +73,7 @@ def test_no_unsigned_json_raises_or_verifies(header: object, payload: object, si
     )
 
 
+@settings(deadline=None)
 @given(headers | any_json, claims_sets | any_json | st.binary())
 def test_nothing_that_we_signed_raises(header: object, payload: object) -> None:
     """Our signature under any header and any payload leads to claims or a refusal, never further."""
@@ -77,6 +81,7 @@ def test_nothing_that_we_signed_raises(header: object, payload: object) -> None:
     assert isinstance(verifier().verify(forge(as_json(header), content)), Claims | Refusal)
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from([PLAIN, K2]))
 def test_no_change_is_forgiven(data: st.DataObject, key: Any) -> None:
     """A good token with a piece taken out, put in or replaced does not verify."""
@@ -151,6 +156,7 @@ likely_headers = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(likely_headers, likely_claims)
 def test_never_laxer_than_pyjwt(header: dict[str, object], claims: dict[str, object]) -> None:
     """Whatever we accept of what our key signed, PyJWT accepts too, at the same moment and with the same leeway."""
@@ -190,6 +196,7 @@ def test_where_we_are_stricter_than_pyjwt(token: str) -> None:
     assert accepted_by_pyjwt(token)
 
 
+@settings(deadline=None)
 @given(st.floats(-100, 100), st.integers(-100, 100))
 def test_a_remembered_token_still_expires(first_s: float, later_s: float) -> None:
     """Remembered or not, a token is judged by the time at which it is used."""
@@ -219,6 +226,7 @@ def test_the_moment_of_expiry() -> None:
     assert (judge.counts.hits, judge.counts.misses) == (2, 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 5))
 def test_the_memory_is_a_bounded_lru(uses: list[int], size: int) -> None:
     """Hits are exactly those that an LRU of this size has, and no more is kept than it holds."""
@@ -235,6 +243,7 @@ def test_the_memory_is_a_bounded_lru(uses: list[int], size: int) -> None:
     assert (judge.counts.hits, judge.counts.misses) == (hits, len(uses) - hits)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([forge(secret=b"x"), claiming(exp=1), claiming(sub=7), "a.b.c"]), max_size=20))
 def test_refusals_neither_are_remembered_nor_push_out(refused: list[str]) -> None:
     """Forgeries cannot fill the memory: a good token stays in it, however many come."""

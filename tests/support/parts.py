@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from authz.adapters.jwt.keyring import Keyring, VerificationKey
 from authz.adapters.jwt.signer import JwtSigner
+from authz.adapters.jwt.verifier import CacheCounts
 from authz.adapters.logs.silent import Silent
 from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.ledger import RedisLedger
 from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
 from authz.admin.keys import KeyAdmin
-from authz.app import SystemClock, authorizer
+from authz.app import Backend, SystemClock, authorizer
 from authz.core.admission import Admission, Group
 from authz.core.bucket import Charge, Limit
 from authz.core.keyrecord import KeyRecord, tenant_of
@@ -75,8 +76,7 @@ def configuration(**settings: object) -> Configuration:
 
 
 def pipeline(configured: Configuration, made: Parts) -> Authorizer:
-    made_authorizer, _, _ = authorizer(configured, made.store, CLOCK, made.observer)
-    return made_authorizer
+    return authorizer(configured, Backend(made.store, made.ledger, made.records, CacheCounts()), CLOCK)
 
 
 def request(token: str | None, method: str = "GET", path: str = "/v1/models", **context: str) -> Request:

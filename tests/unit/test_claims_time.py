@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.claims import Claims, judge_time
-from authz.core.decision import Reason
+from authz.core.decision import Deny, Reason
+from authz.core.problems import message
 
 
 NOW = 1_800_000_000.0
@@ -41,6 +42,20 @@ def test_time_is_judged_to_the_bound(claims: Claims, leeway_s: float, expected: 
     """A token holds from nbf and iat to just before exp (RFC 7519), all three widened by the leeway."""
     refusal = judge_time(claims, NOW, leeway_s)
     assert (refusal.reason if refusal else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        pytest.param(replace(CLAIMS, expires_at_s=NOW - 1), "The API key has expired.", id="expired"),
+        pytest.param(replace(CLAIMS, not_before_s=NOW + 1), "The API key is not valid yet.", id="nbf"),
+    ],
+)
+def test_nothing_is_said_twice(claims: Claims, expected: str) -> None:
+    """A hint adds to the sentence of its reason, or is not there."""
+    refusal = judge_time(claims, NOW, 0)
+    assert refusal is not None
+    assert message(Deny(refusal.reason, refusal.hint)) == expected
 
 
 TIMES = st.floats(0, 253_402_300_799)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from envoy.service.auth.v3 import external_auth_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.adapters.envoy.codec import NotACheckError, decode
@@ -137,6 +137,7 @@ def test_what_is_no_check_is_told_as_such(message: bytes) -> None:
         decode(message)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(message: bytes) -> None:
     """Arbitrary bytes are a request or NotACheckError."""
@@ -144,6 +145,7 @@ def test_no_bytes_raise_anything_else(message: bytes) -> None:
         assert decode(message).method
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_damaged_message_raises_anything_else(data: st.DataObject) -> None:
     """The same for a real message with a few bytes changed, which gets further."""
@@ -154,6 +156,7 @@ def test_no_damaged_message_raises_anything_else(data: st.DataObject) -> None:
         assert decode(bytes(damaged)).method
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30), st.dictionaries(st.text(max_size=10), st.text(max_size=30)))
 def test_no_text_is_lost(path: str, headers: dict[str, str]) -> None:
     """Every text that a message can carry arrives, whatever its characters."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from envoy.config.core.v3 import base_pb2
 from google.rpc import code_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.adapters.envoy.codec import ResponseStyle, encode
@@ -289,6 +289,7 @@ def test_every_reason_is_refused(decision: Decision) -> None:
     assert answer.denied_response.status.code == STATUS[decision.reason]
 
 
+@settings(deadline=None)
 @given(denies | faults, styles)
 def test_no_refusal_looks_like_an_allow(decision: Deny | Fault, style: ResponseStyle) -> None:
     """Whatever a refusal holds, its code is not OK, it has a denied_response alone, and its headers are sound."""
@@ -301,6 +302,7 @@ def test_no_refusal_looks_like_an_allow(decision: Deny | Fault, style: ResponseS
     assert_headers_are_sound(answer.denied_response.headers)
 
 
+@settings(deadline=None)
 @given(allows, styles)
 def test_every_allow_is_one(decision: Allow, style: ResponseStyle) -> None:
     """An allow has the code OK and an ok_response; no identity header of the client's own gets through."""

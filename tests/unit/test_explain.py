@@ -11,7 +11,7 @@ from authz.core.problems import STATUS
 
 ORDER = ["credential", "authenticity", "key state", "scope", "request rules", "limits"]
 READER = Principal("key_1", "sk-live-1a2b3c4d", "ada", "acme", ("read-only",))
-LONER = Principal("key_1", "sk-live-1a2b3c4d", "key_1", "", ())
+SOLE = Principal("key_1", "sk-live-1a2b3c4d", "key_1", "", ())
 QUOTAS = (Quota("default", "requests", Limit(60, 60), 59, 1), Quota("default", "tokens", Limit(1000, 60), 500, 1))
 STEP_OF = {
     "credential": ["missing_credential", "malformed_credential", "ambiguous_credential", "credential_in_url"],
@@ -76,7 +76,7 @@ def test_steps_cover_the_reasons() -> None:
             id="all told",
         ),
         pytest.param(
-            Allow(Reason.ALLOWED, "read", LONER),
+            Allow(Reason.ALLOWED, "read", SOLE),
             [
                 "",
                 "key key_1 (sk-live-1a2b3c4d), subject key_1",

@@ -60,8 +60,8 @@ def test_scopes(tmp_path: Path, text: str, expected: list[str]) -> None:
     ("text", "expected"),
     [
         pytest.param(
-            "routes: [{path: /x, limits: [defualt]}]",
-            ["routes[0].limits[0]: unknown limit 'defualt' (did you mean 'default'?)"],
+            "routes: [{path: /x, limits: [defaultt]}]",
+            ["routes[0].limits[0]: unknown limit 'defaultt' (did you mean 'default'?)"],
             id="unknown",
         ),
         pytest.param(

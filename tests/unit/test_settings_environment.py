@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.settings import SettingsError, load_settings
+from authz.settings.faults import SettingsFault
 
 
 ENVIRON = {"AUTHZ_JWT_SECRET": "s" * 32, "OTHER": "t" * 64}
@@ -30,8 +31,10 @@ def at(shown: Any, path: str) -> object:
     [
         pytest.param("", "SERVER", "grpcio", "server", "grpcio", id="at the top"),
         pytest.param("", "STORE__URL", "redis://h:6379/0", "store.url", "redis://h:6379/0", id="a text"),
-        pytest.param("store: {url: 'unix:///x'}", "STORE__URL", "redis://h", "store.url", "redis://h", id="over the file"),
-        pytest.param("store: {url: 'redis://h'}", "STORE__TIMEOUT", "1s", "store.url", "redis://h", id="beside the file"),
+        pytest.param("store: {url: 'unix:///x'}", "STORE__URL", "redis://h", "store.url", "redis://h",
+                     id="over the file"),
+        pytest.param("store: {url: 'redis://h'}", "STORE__TIMEOUT", "1s", "store.url", "redis://h",
+                     id="beside the file"),
         pytest.param("", "STORE__TIMEOUT", "5ms", "store.timeout", "5ms", id="a duration"),
         pytest.param("", "STORE__ON_ERROR", "allow", "store.on_error", "allow", id="a name with an underscore"),
         pytest.param("", "CREDENTIALS__FORWARD", "true", "credentials.forward", True, id="a boolean"),
@@ -47,8 +50,10 @@ def at(shown: Any, path: str) -> object:
         pytest.param("listen: {grpc: null}", "LISTEN__GRPC__ADDRESS", "127.0.0.1:2",
                      "listen.grpc.address", "127.0.0.1:2", id="a part of one that was off"),
         pytest.param("", "LIMITS__DEFAULT__REQUESTS", "5/1s", "limits.default.requests", "5/1s", id="a map key"),
-        pytest.param("", "LIMITS__DEFAULT__REQUESTS", "5/1s", "limits.default.tokens", "100000/1m", id="and its sibling"),
-        pytest.param("limits: {Big-One: {requests: 1/1s}, default: {requests: 1/1s}}", "LIMITS__BIG_ONE__REQUESTS", "9/1s",
+        pytest.param("", "LIMITS__DEFAULT__REQUESTS", "5/1s", "limits.default.tokens", "100000/1m",
+                     id="and its sibling"),
+        pytest.param("limits: {Big-One: {requests: 1/1s}, default: {requests: 1/1s}}", "LIMITS__BIG_ONE__REQUESTS",
+                     "9/1s",
                      "limits.Big-One.requests", "9/1s", id="a map key with hyphen and capitals"),
         pytest.param("", "LIMITS__TEAM__REQUESTS", "9/1s", "limits.team.requests", "9/1s", id="a new map key"),
         pytest.param("", "SCOPES__READ_WRITE", "[a, b]", "scopes.read-write", ["a", "b"], id="a list"),
@@ -56,7 +61,8 @@ def at(shown: Any, path: str) -> object:
         pytest.param("", "ROUTES__0__PATH", "/livez", "routes.2.path", "/v1/**", id="and its siblings"),
         pytest.param("keys: {prefix: sk-x-}", "KEYS__KEYRING__0__SECRET__ENV", "OTHER",
                      "keys.keyring.0.secret.env", "OTHER", id="deep, beside the file"),
-        pytest.param("", "CREDENTIALS__SOURCES__1__HEADER", "x-key", "credentials.sources.1.header", "x-key", id="in a list"),
+        pytest.param("", "CREDENTIALS__SOURCES__1__HEADER", "x-key", "credentials.sources.1.header", "x-key",
+                     id="in a list"),
     ],
 )  # fmt: skip
 def test_overrides(tmp_path: Path, text: str, variable: str, value: str, path: str, expected: object) -> None:
@@ -98,23 +104,27 @@ def test_not_ours(tmp_path: Path, variable: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        pytest.param("STROE__URL", "x", "stroe: unknown field (did you mean 'store'?)", id="unknown at the top"),
+        pytest.param("STOREE__URL", "x", "storee: unknown field (did you mean 'store'?)", id="unknown at the top"),
         pytest.param("ZEBRA__X", "x", "zebra: unknown field", id="nothing is near"),
         pytest.param("STORE__URLL", "x", "store.urll: unknown field (did you mean 'url'?)", id="unknown within"),
         pytest.param("ROUTES__9__PATH", "/x", "routes.9.path: there is no such field", id="no such index"),
         pytest.param("ROUTES__X__PATH", "/x", "routes.x.path: there is no such field", id="no index"),
         pytest.param("STORE__URL__X", "x", "store.url.x: there is no such field", id="below a scalar"),
         pytest.param("SERVER", "fast", "server: 'fast' is not supported by this version yet", id="not yet supported"),
-        pytest.param("SETTLEMENT__ESTIMATE", "abc", "settlement.estimate: must be a valid integer", id="a text for a number"),
+        pytest.param("SETTLEMENT__ESTIMATE", "abc", "settlement.estimate: must be a valid integer",
+                     id="a text for a number"),
         pytest.param("SETTLEMENT__ESTIMATE", "1.5", "settlement.estimate: must be a valid integer", id="a fraction"),
-        pytest.param("CREDENTIALS__FORWARD", "1", "credentials.forward: must be a valid boolean", id="a number for a boolean"),
+        pytest.param("CREDENTIALS__FORWARD", "1", "credentials.forward: must be a valid boolean",
+                     id="a number for a boolean"),
         pytest.param("KEYS__AUDIENCE", "7", "keys.audience: must be a valid string", id="a number for a text"),
         pytest.param("LIMITS__DEFAULT__REQUESTS", "60",
                      "limits.default.requests: must be capacity/period, such as '60/1m'", id="no limit"),
         pytest.param("LISTEN__AUTHZ", "0.0.0.0:9001",
-                     "listen.authz: listens beyond this host in plain text: say 'insecure: true' if that is meant", id="open"),
+                     "listen.authz: listens beyond this host in plain text: say 'insecure: true' if that is meant",
+                                  id="open"),
         pytest.param("KEYS__KEYRING__0__SECRET", "correct-horse-battery-staple",
-                     "keys.keyring[0].secret: a secret does not stand in the file: say {env: NAME} or {file: PATH}", id="literal"),
+                     "keys.keyring[0].secret: a secret does not stand in the file: say {env: NAME} or {file: PATH}",
+                                  id="literal"),
     ],
 )  # fmt: skip
 def test_faults_name_the_variable(tmp_path: Path, variable: str, value: str, expected: str) -> None:
@@ -135,12 +145,10 @@ def test_faults_of_file_and_environment_together(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "value", ["*alias", "&anchor", "{a: b}", "a: b: c", "1.5", "2026-01-01", "%x", "@x", "[a", "- a: b"]
-)
+@pytest.mark.parametrize("value", ["*alias", "{a: b}", "a: b: c", "1.5", "2026-01-01", "%x", "@x", "[a"])
 def test_values_that_are_no_yaml_scalar_are_texts(tmp_path: Path, value: str) -> None:
     """What is neither null, boolean, whole number, text nor list is taken as it stands."""
-    assert loaded(tmp_path, "", {"AUTHZ_KEYS__AUDIENCE": value})["keys"]["audience"] in {value, "a"}
+    assert loaded(tmp_path, "", {"AUTHZ_KEYS__AUDIENCE": value})["keys"]["audience"] == value
 
 
 NAMES = st.lists(
@@ -156,7 +164,9 @@ NAMES = st.lists(
 def test_any_environment_loads_or_is_refused(environ: dict[str, str]) -> None:
     """Whatever the environment says, it configures or is a SettingsError."""
     variables = {f"AUTHZ_{name}": value for name, value in environ.items()}
+    faults: tuple[SettingsFault, ...] | None = None
     try:
         load_settings(None, {**ENVIRON, **variables})
     except SettingsError as error:
-        assert error.faults
+        faults = error.faults
+    assert faults != ()

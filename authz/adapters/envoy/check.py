@@ -33,18 +33,24 @@ class CheckHandler:
         self._clock = clock
         self._observer = observer
 
+    def replace(self, decide: Callable[[Request], Awaitable[Decision]], style: ResponseStyle) -> None:
+        """From the next check on; those under way end as they began."""
+        self._decide = decide
+        self._style = style
+
     async def __call__(self, message: bytes) -> bytes:
         start_s = self._clock.monotonic_s()
+        decide, style = self._decide, self._style
         request = _UNREADABLE
         decision: Decision = Fault(Reason.INTERNAL_ERROR, "not decided")
         try:
             request = decode(message)
-            decision = await self._decide(request)
+            decision = await decide(request)
         except NotACheckError as exc:
             decision = Deny(Reason.BAD_REQUEST, str(exc))
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must not become an open door
             _log.exception("check failed")
             decision = Fault(Reason.INTERNAL_ERROR, type(exc).__name__)
-        answer = encode(decision, self._style)
+        answer = encode(decision, style)
         self._observer.decided(request, decision, self._clock.monotonic_s() - start_s)
         return answer

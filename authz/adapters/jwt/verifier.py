@@ -39,13 +39,20 @@ class JwtVerifier:
     outlives `exp`: time is judged anew at every use.
     """
 
-    def __init__(self, keyring: Keyring, policy: ClaimsPolicy, clock: Clock, cache_size: int = CACHE_SIZE) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        policy: ClaimsPolicy,
+        clock: Clock,
+        cache_size: int = CACHE_SIZE,
+        counts: CacheCounts | None = None,
+    ) -> None:
         self._keyring = keyring
         self._policy = policy
         self._clock = clock
         self._cache_size = cache_size
         self._verified: OrderedDict[str, Claims] = OrderedDict()
-        self.counts = CacheCounts()
+        self.counts = counts or CacheCounts()
 
     def verify(self, token: str) -> Claims | Refusal:
         claims = self._verified.get(token)

@@ -57,7 +57,10 @@ class PrometheusObserver:
             "authz_store_batch_checks", "Checks in one call to the store.", buckets=(1, 2, 4, 8, 12, 16), registry=r
         )
         self._store_state = Gauge("authz_store_state", "1 for the state the store is in.", ["state"], registry=r)
-        self._generation = Gauge("authz_config_generation", "Configurations loaded since the start.", registry=r)
+        self._generation = Gauge("authz_config_generation", "Configurations accepted since the start.", registry=r)
+        self._refused_reloads = Counter(
+            "authz_config_reloads_refused", "Configurations that had a fault; the one before serves on.", registry=r
+        )
         build = Gauge("authz_build_info", "1; the labels tell.", ["version", "compiled"], registry=r)
         build.labels(version, str(compiled).lower()).set(1)
         self._generation.set(1)
@@ -67,6 +70,9 @@ class PrometheusObserver:
     def count_tokens(self, hits: Callable[[], float], misses: Callable[[], float]) -> None:
         """Read when asked for, so that the hot path counts with plain integers."""
         self._registry.register(_TokenCache(hits, misses))
+
+    def reloaded(self, *, accepted: bool) -> None:
+        (self._generation if accepted else self._refused_reloads).inc()
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
         self._decisions.labels(decision.reason.value, decision.route or "none").inc()

@@ -1,0 +1,212 @@
+"""`authz serve`: one process, one event loop; the order of start and drain, reloading, watching the store."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from authz import __version__
+from authz.adapters.envoy.check import METHOD, SERVICE, CheckHandler
+from authz.adapters.grpc import server as grpc_server
+from authz.adapters.http import operations
+from authz.adapters.http.server import HttpServer, bind
+from authz.adapters.logs.observer import LogObserver
+from authz.adapters.prometheus.observer import PrometheusObserver
+from authz.adapters.redis.client import Store
+from authz.app import Backend, Observers, SystemClock, authorizer, open_store, response_style
+from authz.ports import StoreFault
+from authz.settings import Configuration, Settings, SettingsError
+
+
+PROBE_S: Final = 1.0
+GRACE_S: Final = 10.0
+_FIXED: Final = ("listen", "server", "store")  # what a reload cannot change; store.on_error aside
+
+_log: Final = logging.getLogger(__name__)
+
+
+class BusyAddressError(Exception):
+    """An address of the configuration cannot be listened on. `field`: the option that changes it."""
+
+    def __init__(self, field: str, address: str, why: str) -> None:
+        super().__init__(f"{field}: cannot listen on {address}: {why}. Set {field} to another address")
+        self.field = field
+
+
+class Sidecar:
+    """The check on gRPC, health, metrics. `load` reads the configuration anew."""
+
+    def __init__(self, load: Callable[[], Configuration], watched: Path | None = None) -> None:
+        self._load = load
+        self._configuration = load()
+        self._watched = watched
+        self._stopping = asyncio.Event()
+        self._store_state = "unknown"
+        self._clock = SystemClock()
+        self._prometheus = PrometheusObserver(__version__, compiled=False)
+        self._observers = Observers((self._prometheus, LogObserver()))
+        self._health = grpc_server.Health((SERVICE,))
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """
+        Serve until `stop`. Raises: BusyAddressError; EmbeddedStoreError.
+
+        A store that cannot be reached is no reason not to start: the sidecar is not ready until it was, once.
+        """
+        settings = self._configuration.settings
+        async with contextlib.AsyncExitStack() as stack:
+            metrics_socket = _bound("listen.metrics", settings.listen.metrics.address)
+            stack.callback(metrics_socket.close)
+            store = await stack.enter_async_context(open_store(settings, self._observers))
+            self._backend = Backend.on(store, self._clock, self._observers)
+            stack.push_async_callback(self._backend.ledger.close)
+            self._prometheus.count_tokens(lambda: self._backend.counts.hits, lambda: self._backend.counts.misses)
+            pipeline = authorizer(self._configuration, self._backend, self._clock)
+            self._handler = CheckHandler(pipeline.check, response_style(settings), self._clock, self._observers)
+            servers = self._grpc_servers(settings)
+            application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
+            metrics = HttpServer(application, metrics_socket)
+            serving_metrics = asyncio.create_task(metrics.run_until_stopped())
+            await self._health.set(serving=False)
+            for server in servers:
+                await server.start()
+            watches = [asyncio.create_task(watch) for watch in (self._watch_store(store), self._watch_file())]
+            self._tell_start(settings)
+            await self._stopping.wait()
+            await self._drain(servers, watches)
+            metrics.stop()
+            await serving_metrics
+        _log.info("stopped")
+
+    async def _drain(self, servers: Iterable[grpc_server.Server], watches: Iterable[asyncio.Task[None]]) -> None:
+        _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        await self._health.set(serving=False)  # before anything ends: no new checks are sent here
+        await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
+
+    def reload(self) -> None:
+        """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
+        try:
+            fresh = self._load()
+        except SettingsError as error:
+            self._prometheus.reloaded(accepted=False)
+            faults = [str(fault) for fault in error.faults]
+            _log.error("the new configuration has faults: the old one serves on", extra={"fields": {"faults": faults}})
+            return
+        pipeline = authorizer(fresh, self._backend, self._clock)
+        self._handler.replace(pipeline.check, response_style(fresh.settings))
+        self._tell_reload(self._configuration.settings, fresh.settings)
+        self._configuration = fresh
+        self._prometheus.reloaded(accepted=True)
+
+    @staticmethod
+    def _tell_reload(old: Settings, new: Settings) -> None:
+        same = {"on_error": old.store.on_error}
+        changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
+        if new.store.model_copy(update=same) == old.store and "store" in changed:
+            changed.remove("store")
+        _log.info("the configuration was reloaded", extra={"fields": {"needs_restart": changed}})
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._store_state != "unknown" and not self._stopping.is_set()
+
+    def _details(self) -> dict[str, str]:
+        return {"store": self._store_state, "stopping": str(self._stopping.is_set()).lower(), "version": __version__}
+
+    def _grpc_servers(self, settings: Settings) -> list[grpc_server.Server]:
+        listen = settings.listen
+        wanted = [("listen.authz", listen.authz, {SERVICE: {METHOD: self._handler}})]
+        if listen.grpc is not None:
+            wanted.append(("listen.grpc", listen.grpc, {}))
+        servers = []
+        for field, listener, services in wanted:
+            try:
+                servers.append(grpc_server.build(listener.address, services, self._health))
+            except grpc_server.ListenError as exc:
+                raise BusyAddressError(field, listener.address, "the address is in use or not of this host") from exc
+        return servers
+
+    async def _watch_store(self, store: Store) -> None:
+        """Follow the state of the store: a metric, a log line per change, and readiness once it was reached."""
+        told = ""
+        while True:
+            try:
+                state, detail = await store.probe(), ""
+            except StoreFault as fault:
+                state, detail = "down", str(fault)
+            if state == "up" and self._store_state != "up":
+                await _warn_of_eviction(store)
+            if state != self._store_state and (state != "down" or self._store_state != "unknown"):
+                self._observers.store_state(state)
+                await self._health.set(serving=True)
+                self._store_state = state
+            elif self._store_state == "unknown" and detail != told:
+                told = detail
+                _log.warning("not ready: %s", detail, extra={"fields": {"store": "down"}})
+            await asyncio.sleep(PROBE_S)
+
+    async def _watch_file(self) -> None:
+        """Reload when the file has changed; a ConfigMap's is a link to a link, so the end of the chain counts."""
+        before = _stamp(self._watched)
+        while self._watched is not None:
+            await asyncio.sleep(PROBE_S)
+            now = _stamp(self._watched)
+            if now is not None and now != before:
+                before = now
+                self.reload()
+
+    def _tell_start(self, settings: Settings) -> None:
+        listen = settings.listen
+        fields = {
+            "version": __version__,
+            "config": self._configuration.source,
+            "authz": listen.authz.address,
+            "grpc": listen.grpc.address if listen.grpc else None,
+            "metrics": listen.metrics.address,
+            "server": "grpcio",
+        }
+        _log.info("serving", extra={"fields": fields})
+
+
+def _stamp(file: Path | None) -> tuple[str, int, int] | None:
+    """What changes when a file is written or replaced; None: it is not there (between two moments of a swap)."""
+    try:
+        status = file.stat() if file else None
+    except OSError:
+        return None
+    return (str(file.resolve()), status.st_mtime_ns, status.st_size) if file and status else None
+
+
+async def _warn_of_eviction(store: Store) -> None:
+    policy = await store.eviction_policy()
+    if policy not in {None, "noeviction"}:
+        _log.warning(
+            "the store may evict keys (maxmemory-policy %s): revocations could be lost; set noeviction", policy
+        )
+
+
+def _bound(field: str, address: str) -> socket.socket:
+    try:
+        return bind(address)
+    except OSError as exc:
+        raise BusyAddressError(field, address, exc.strerror or str(exc)) from exc
+
+
+async def serve(load: Callable[[], Configuration], watched: Path | None = None) -> None:
+    """Run a sidecar until SIGTERM or SIGINT; SIGHUP reloads, and so does a change of *watched*."""
+    sidecar = Sidecar(load, watched)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, sidecar.stop)
+    loop.add_signal_handler(signal.SIGHUP, sidecar.reload)
+    await sidecar.run()
