@@ -60,13 +60,13 @@ def read_claims(payload: Mapping[str, object], policy: ClaimsPolicy) -> Claims |
             subject=_name(payload, "sub", required=True),
             jti=_name(payload, "jti", required=True),
             workspace=_name(payload, "workspace", required=False),
-            scopes=_scopes(payload.get("scope")),
+            scopes=_scopes(payload["scope"]) if "scope" in payload else None,
             issued_at_s=0.0 if issued_at_s is None else issued_at_s,
             expires_at_s=expires_at_s,
             not_before_s=_time(payload, "nbf"),
         )
         _text_or_absent(payload, "iss")
-        audience = _audience(payload.get("aud"))
+        audience = _audience(payload.get("aud", []))
     except _BadClaimError as bad:
         return bad.refusal
     if issued_at_s is None:
@@ -90,11 +90,11 @@ def judge_time(claims: Claims, now_s: float, leeway_s: float) -> Refusal | None:
 
 
 def _name(payload: Mapping[str, object], claim: str, *, required: bool) -> str:
-    value = payload.get(claim)
-    if value is None and claim not in payload and not required:
+    if claim not in payload:
+        if required:
+            raise _BadClaimError(f"the claim {claim} is missing")
         return ""
-    if value is None and claim not in payload:
-        raise _BadClaimError(f"the claim {claim} is missing")
+    value = payload[claim]
     if not isinstance(value, str) or not value:
         raise _BadClaimError(f"the claim {claim} must be a text that is not empty")
     if not is_name(value):
@@ -118,10 +118,8 @@ def _time(payload: Mapping[str, object], claim: str) -> float | None:
     return float(value)
 
 
-def _scopes(value: object) -> tuple[str, ...] | None:
+def _scopes(value: object) -> tuple[str, ...]:
     """RFC 8693 §4.2: one string, scopes parted by spaces; a list of strings is taken too."""
-    if value is None:
-        return None
     names = value.split() if isinstance(value, str) else value
     if not isinstance(names, list) or len(names) > MAX_SCOPES:
         raise _BadClaimError("the claim scope must be a text or a short list of texts")
@@ -131,7 +129,7 @@ def _scopes(value: object) -> tuple[str, ...] | None:
 
 
 def _audience(value: object) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else [] if value is None else value
+    names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _BadClaimError("the claim aud must be a text or a list of texts")
     return tuple(names)

@@ -123,7 +123,7 @@ def _challenge(deny: Deny) -> tuple[Header, ...]:
             return (("www-authenticate", "Bearer"),)
         return (("www-authenticate", f'Bearer error="invalid_token", error_description="{_quoted(message(deny))}"'),)
     if deny.reason is Reason.INSUFFICIENT_SCOPE:
-        wanted = " ".join(deny.required)
+        wanted = _quoted(" ".join(deny.required))
         told = _quoted(message(deny))
         value = f'Bearer error="insufficient_scope", error_description="{told}", scope="{wanted}"'
         return (("www-authenticate", value),)

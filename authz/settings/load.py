@@ -21,6 +21,9 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash
 
 
+_KEY_FILES: Final = (b"-----BEGIN", b"ssh-", b"ecdsa-")
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """
@@ -99,6 +102,8 @@ def _keyring_secrets(settings: Settings, environ: Mapping[str, str], add: Any) -
             continue
         if len(secret) < (least := MIN_SECRET_BYTES[entry.algorithm]):
             add(path, f"{entry.algorithm} needs at least {least} bytes (RFC 7518 §3.2), this has {len(secret)}")
+        if secret.startswith(_KEY_FILES):  # what is public is no secret: anybody could sign (RFC 8725 §2.1)
+            add(path, f"{entry.algorithm} needs a secret, this is a certificate or a key pair's file")
         secrets.append(secret)
     return tuple(secrets)
 

@@ -167,7 +167,6 @@ def test_contents_just_within_bounds_hold(token: str) -> None:
         pytest.param("api ", False, id="with a space"),
         pytest.param(["a", "p", "i"], False, id="its letters"),
         pytest.param([], False, id="none in a list"),
-        pytest.param(None, False, id="null"),
     ],
 )
 def test_audience_where_one_is_wanted(audience: object, *, accepted: bool) -> None:

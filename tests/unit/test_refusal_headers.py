@@ -56,6 +56,12 @@ EMPTY = Quota("default", "requests", Limit(60, 60), 0, 60_000_000)
             'required: read-only; held: none.", scope="read-only"',
             id="no scope held",
         ),
+        pytest.param(
+            Deny(Reason.INSUFFICIENT_SCOPE, required=('a"', "b\x00")),
+            'Bearer error="insufficient_scope", error_description="The API key lacks a scope: '
+            "required: a', b'; held: none.\", scope=\"a' b'\"",
+            id="what Envoy's route asks for stays within its quotes",
+        ),
     ],
 )
 def test_challenges(deny: Deny, expected: str) -> None:

@@ -46,11 +46,19 @@ class CheckHandler:
         try:
             request = decode(message)
             decision = await decide(request)
+            answer = encode(decision, style)
         except NotACheckError as exc:
             decision = Deny(Reason.BAD_REQUEST, str(exc))
+            answer = encode(decision, style)
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must not become an open door
             _log.exception("check failed")
             decision = Fault(Reason.INTERNAL_ERROR, type(exc).__name__)
-        answer = encode(decision, style)
-        self._observer.decided(request, decision, self._clock.monotonic_s() - start_s)
+            answer = encode(decision, style)
+        self._observe(request, decision, start_s)
         return answer
+
+    def _observe(self, request: Request, decision: Decision, start_s: float) -> None:
+        try:
+            self._observer.decided(request, decision, self._clock.monotonic_s() - start_s)
+        except Exception:  # noqa: BLE001 - what cannot be counted or logged is still answered
+            _log.exception("observing a decision failed")

@@ -62,7 +62,7 @@ def decode(message: bytes) -> Request:
     return Request(
         method=http.method,
         path=path,
-        query=query or http.query,
+        query="&".join(part for part in (query, http.query) if part),
         headers=_headers(http),
         client_address=attributes.source.address.socket_address.address,
         context=dict(attributes.context_extensions),
@@ -74,12 +74,12 @@ def _headers(http: Any) -> dict[str, str]:
     Lower-case names. With `encode_raw_headers`, Envoy fills `header_map` instead of `headers`, repeated ones apart:
     they are joined by commas, as Envoy joins them, so that a credential sent twice looks the same either way.
     """
-    if not http.header_map.headers:
-        return {name.lower(): value for name, value in http.headers.items()}
+    pairs: Iterable[Header] = http.headers.items()
+    if http.header_map.headers:
+        pairs = ((h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in http.header_map.headers)
     joined: dict[str, str] = {}
-    for header in http.header_map.headers:
-        name = header.key.lower()
-        value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
+    for sent, value in pairs:
+        name = sent.lower()
         joined[name] = f"{joined[name]},{value}" if name in joined else value
     return joined
 
@@ -109,8 +109,9 @@ def _encode_allow(response: Any, allow: Allow, style: ResponseStyle) -> None:
 
 def _encode_refusal(response: Any, refusal: Deny | Fault, style: ResponseStyle) -> None:
     problem = problem_of(refusal)
-    response.status.code = _CODES[problem.status]
-    response.denied_response.status.code = problem.status
+    status = problem.status if problem.status in _CODES else 503  # a refusal for a reason that is none: our bug
+    response.status.code = _CODES[status]
+    response.denied_response.status.code = status
     response.denied_response.body = style.format.body(problem)
     content_type = ("content-type", style.format.content_type)
     _add(response.denied_response.headers, (content_type, *headers.refusal(refusal, style.ratelimit_styles)))

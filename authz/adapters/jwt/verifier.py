@@ -1,8 +1,8 @@
 """
 Verifying a token, per RFC 8725: shape, algorithm pinned to the key, signature, then claims.
 
-PyJWT's algorithms do the cryptography. The parsing around it is ours: PyJWT accepts base64 that is not canonical,
-members that stand twice, and times given as text.
+PyJWT's algorithms do the cryptography. The parsing around it is ours: PyJWT accepts padded base64, members that stand
+twice, and times given as text.
 """
 
 from collections import OrderedDict
@@ -86,7 +86,7 @@ class JwtVerifier:
             return Refusal(Reason.MALFORMED_CREDENTIAL, "it cannot be decoded: the copy may be damaged")
         if refusal := self._refuse_signature(parameters, token.rpartition(".")[0].encode("ascii"), signature):
             return refusal
-        if refusal := _refuse_type(parameters.get("typ")):
+        if refusal := _refuse_type(parameters.get("typ", "JWT")):
             return refusal
         try:
             return read_claims(load_object(payload), self._policy)
@@ -98,7 +98,7 @@ class JwtVerifier:
         algorithm, kid = parameters.get("alg"), parameters.get("kid")
         if not isinstance(algorithm, str) or not _EXTENSIONS.isdisjoint(parameters):
             return _ALGORITHMS
-        if kid is not None and not isinstance(kid, str):
+        if not isinstance(kid, str) and (kid is not None or "kid" in parameters):  # null is no absence
             return _SIGNATURE
         if algorithm not in {key.algorithm for key in self._keyring.keys}:
             return _ALGORITHMS
@@ -110,6 +110,6 @@ class JwtVerifier:
 
 def _refuse_type(typ: object) -> Refusal | None:
     """RFC 8725 §3.11: our kinds of token are told apart by `typ`; an API key's is `JWT`, or absent."""
-    if typ is None or (isinstance(typ, str) and typ.lower() == "jwt"):
+    if isinstance(typ, str) and typ.lower() == "jwt":
         return None
     return Refusal(Reason.WRONG_KIND, "send an API key")
