@@ -8,7 +8,7 @@ T ?= tests
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto bench image chart clean
+.PHONY: help demo smoke test lint format proto verify-proto bench clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
@@ -40,6 +40,9 @@ verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && \
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=$$tmp --pyi_out=$$tmp $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort) && \
 	diff -r -x __init__.py -x __pycache__ $$tmp authz/pb || { echo "authz/pb is not what proto/ says: run 'make proto'"; exit 1; }
+
+bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove what was made here
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

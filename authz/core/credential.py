@@ -17,6 +17,8 @@ from authz.core.request import Request
 MAX_CREDENTIAL_CHARS: Final = 8192
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)([ \t].*)", re.DOTALL)
 _TWO: Final = "two different credentials were sent"
+_EMPTY: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
+_WHITE_SPACE: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,12 @@ def extract(
     if request.query and _names_one(request.query, refuse_in_query):
         return Refusal(Reason.CREDENTIAL_IN_URL, "send the key in a header: URLs end up in logs and histories")
     found: Credential | None = None
-    for source in sources:
-        header = request.headers.get(source.header)
-        if header is None:
-            continue
-        read = _read(header, source)
+    present = {source.header: None for source in sources if source.header in request.headers}
+    for name in present:
+        header = request.headers[name]
+        read = _read(header, [source for source in sources if source.header == name])
         if isinstance(read, Refusal):
-            others = sum(other.header in request.headers for other in sources)
-            return Refusal(Reason.AMBIGUOUS_CREDENTIAL, _TWO) if others > 1 else read
+            return read if len(present) == 1 or read is _EMPTY else Refusal(Reason.AMBIGUOUS_CREDENTIAL, _TWO)
         if found is not None and found.value != read.value:
             return Refusal(Reason.AMBIGUOUS_CREDENTIAL, _TWO)
         found = found or read
@@ -68,36 +68,40 @@ def _names_one(query: str, names: frozenset[str]) -> bool:
     return any(unquote_plus(part.partition("=")[0]).strip().lower() in names for part in re.split("[&;]", query))
 
 
-def _read(header: str, source: Source) -> Credential | Refusal:
+def _read(header: str, sources: Sequence[Source]) -> Credential | Refusal:
+    """*sources*: all of the same header, with different schemes."""
     if fault := _bad_characters(header):
         return Refusal(Reason.MALFORMED_CREDENTIAL, fault)
-    value = header
-    if source.scheme:
-        split = _SCHEME.fullmatch(header)
-        if split is None:
-            return _without_scheme(header, source)
-        if split[1].lower() != source.scheme:
-            return Refusal(Reason.MALFORMED_CREDENTIAL, f"the scheme must be {source.scheme.capitalize()}")
-        value = split[2].removeprefix(" ")
-    return _judge(value, source)
+    schemes = {source.scheme: source for source in sources}
+    split = _SCHEME.fullmatch(header)
+    if split is not None and (source := schemes.get(split[1].lower())):
+        return _judge(split[2].removeprefix(" "), source)
+    if "" in schemes:
+        return _judge(header, schemes[""])
+    if split is not None:
+        names = " or ".join(scheme.capitalize() for scheme in schemes)
+        return Refusal(Reason.MALFORMED_CREDENTIAL, f"the scheme must be {names}")
+    return _without_scheme(header, sources[0])
 
 
 def _judge(value: str, source: Source) -> Credential | Refusal:
     if not value.strip():
-        return Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
+        return _EMPTY
     if len(value) > MAX_CREDENTIAL_CHARS:
         return Refusal(Reason.MALFORMED_CREDENTIAL, f"the key is longer than {MAX_CREDENTIAL_CHARS} characters")
     if "," in value:
         return Refusal(Reason.AMBIGUOUS_CREDENTIAL, "the header was sent more than once, or holds a comma")
     if any(char.isspace() for char in value):
-        return Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
+        return _WHITE_SPACE
     return Credential(value, source.header, bearer=bool(source.scheme))
 
 
 def _without_scheme(header: str, source: Source) -> Refusal:
     scheme = source.scheme.capitalize()
     if header.strip().lower() in {"", source.scheme}:
-        return Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
+        return _EMPTY
+    if header != header.strip():
+        return _WHITE_SPACE
     return Refusal(Reason.MALFORMED_CREDENTIAL, f"the scheme is missing: write '{scheme}' and a space before the key")
 
 

@@ -25,7 +25,8 @@ def clean(value: str) -> str:
 def identity(principal: Principal) -> tuple[Header, ...]:
     """What the upstream is told; names without a value are left out (and a client's own are removed)."""
     values = (principal.key_id, principal.prefix, principal.subject, principal.workspace, " ".join(principal.scopes))
-    return tuple((name, clean(value)) for name, value in zip(IDENTITY, values, strict=True) if value)
+    cleaned = ((name, clean(value)) for name, value in zip(IDENTITY, values, strict=True))
+    return tuple((name, value) for name, value in cleaned if value)
 
 
 def rate_limit(

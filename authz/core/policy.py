@@ -5,10 +5,11 @@ A path that could be read in two ways (by us, by Envoy's router, by the upstream
 """
 
 import re
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from authz.core.bucket import Limit
 from authz.core.request import Request
@@ -16,7 +17,8 @@ from authz.core.scope import ScopeTable
 
 
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_REOPENED: Final = frozenset(b"./\\%;") | frozenset(range(0x20)) | {0x7F}  # must not come out of an escape
+_UNRESERVED: Final = f"{string.ascii_letters}{string.digits}-._~".encode()  # RFC 3986 §2.3: never escaped, normalised
+_REOPENED: Final = frozenset(b"/\\%;" + _UNRESERVED + bytes(range(0x20)) + b"\x7f")  # must not come out of an escape
 _LITERAL: Final = re.compile(r"[\\;\x00-\x20\x7f#?]|//|/\.{1,2}(/|$)")
 
 
@@ -54,6 +56,7 @@ class Route:
         object.__setattr__(self, "_matcher", compile_glob(self.pattern))
 
     def matches(self, method: str, path: str) -> bool:
+        """*path*: unescaped."""
         return (not self.methods or method in self.methods) and self._matcher.fullmatch(path) is not None
 
 
@@ -68,15 +71,17 @@ class Policy:
 
     def match(self, request: Request) -> Route | None:
         """The first route that matches; None: denied."""
+        path = unquote(request.path) if "%" in request.path else request.path  # %C3%BA and %c3%ba are one
         for route in self.routes:
-            if route.matches(request.method, request.path):
+            if route.matches(request.method, path):
                 return route
         return None
 
 
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """
-    `*` is one segment, or a part of one; `**` is any number of segments and may stand once. Matching takes linear time.
+    `*` is one segment, or a part of one; `**` is any number of segments and may stand once; at the end it is at least
+    one, be it empty (`/v1/**` is what lies below `/v1/`). Matching takes linear time.
 
     Raises: ValueError — not absolute, ambiguous by itself, or more than one `**`.
     """
@@ -89,16 +94,23 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
         raise ValueError("** stands for whole segments, once in a path")
     if any(segment.count("*") > 1 and segment != "**" for segment in segments):
         raise ValueError("* may stand once in a segment")
-    parts = (".*" if segment == "**" else re.escape(segment).replace(r"\*", "[^/]+") for segment in segments)
-    return re.compile("/".join(parts), re.DOTALL)
+    pieces = [_segment_pattern(segment) for segment in segments]
+    return re.compile("/".join(pieces).replace("/.*/", "/(?:.*/)?"), re.DOTALL)
+
+
+def _segment_pattern(segment: str) -> str:
+    if segment == "**":
+        return ".*"
+    return "[^/]+".join(re.escape(unquote(literal)) for literal in segment.split("*"))
 
 
 def is_ambiguous(path: str) -> bool:
     r"""
     Whether *path*, normalised by the proxy, could still name two things.
 
-    Dot segments, empty segments, `\`, `;` (path parameters), bad escapes, and escapes that hide one of `. / \ % ;` or a
-    control character; also bytes that are not UTF-8 (overlong forms of `/` and `.` are not).
+    Dot segments, empty segments, `\`, `;` (path parameters), bad escapes, and escapes that hide one of `/ \ % ;`, a
+    control character or what never needs an escape (Envoy's `normalize_path` resolves these); also bytes that are not
+    UTF-8 (overlong forms of `/` and `.` are not).
     """
     if not path.startswith("/") or _LITERAL.search(path) or not path.isprintable():
         return True

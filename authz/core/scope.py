@@ -18,22 +18,27 @@ def is_scope(text: str) -> bool:
 
 def find_cycle(includes: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """A chain of inclusion that comes back to its start (`a, b, a`); empty where there is none."""
-    done: set[str] = set()
-
-    def walk(scope: str, trail: tuple[str, ...]) -> tuple[str, ...]:
-        if scope in trail:
-            return (*trail[trail.index(scope) :], scope)
-        if scope in done:
-            return ()
-        for included in includes.get(scope, ()):
-            if cycle := walk(included, (*trail, scope)):
-                return cycle
-        done.add(scope)
-        return ()
-
     for scope in includes:
-        if cycle := walk(scope, ()):
-            return cycle
+        if way := _way_back(scope, includes):
+            return way
+    return ()
+
+
+def _way_back(start: str, includes: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    came_from: dict[str, str] = {}
+    ahead = [start]
+    while ahead:
+        scope = ahead.pop()
+        for included in includes.get(scope, ()):
+            if included == start:
+                way = [start]
+                while scope != start:
+                    way.append(scope)
+                    scope = came_from[scope]
+                return (start, *reversed(way)) if len(way) > 1 else (start, start)
+            if included not in came_from:
+                came_from[included] = scope
+                ahead.append(included)
     return ()
 
 
@@ -45,17 +50,17 @@ class ScopeTable:
 
     @cached_property
     def _closures(self) -> dict[str, frozenset[str]]:
-        closures: dict[str, frozenset[str]] = {}
+        scopes = {*self.includes, *(name for names in self.includes.values() for name in names)}
+        return {scope: self._reach(scope) for scope in scopes}
 
-        def close(scope: str) -> frozenset[str]:
-            if scope not in closures:
-                below = (close(included) for included in self.includes.get(scope, ()))
-                closures[scope] = frozenset({scope}).union(*below)
-            return closures[scope]
-
-        for scope in self.includes:
-            close(scope)
-        return closures
+    def _reach(self, scope: str) -> frozenset[str]:
+        reached, ahead = {scope}, [scope]
+        while ahead:
+            for included in self.includes.get(ahead.pop(), ()):
+                if included not in reached:
+                    reached.add(included)
+                    ahead.append(included)
+        return frozenset(reached)
 
     @property
     def names(self) -> frozenset[str]:

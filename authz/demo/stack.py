@@ -40,13 +40,18 @@ class Stack:
     """
 
     def __init__(
-        self, profile: str = "default", port: int = DEFAULT_PORT, environ: Mapping[str, str] | None = None
+        self,
+        profile: str = "default",
+        port: int = DEFAULT_PORT,
+        environ: Mapping[str, str] | None = None,
+        log_level: str = "info",
     ) -> None:
         if profile not in PROFILES:
             raise DemoError(f"there is no profile {profile!r}; there is: {', '.join(PROFILES)}")
         if port and not is_free(port):
             raise DemoError(f"127.0.0.1:{port} is in use: choose another port for Envoy with --port N")
         self.profile = profile
+        self._log_level = log_level
         self.port = port or free_port()
         self._exit = ExitStack()
         self.environ = inherited(environ)
@@ -121,8 +126,8 @@ class Stack:
         command = python_module("authz.demo.upstream", "--port", str(self.upstream_port))
         self._start("upstream", command).wait_for(self.upstream_port, "/healthz")
 
-    def start_sidecar(self, log_level: str = "debug") -> None:
-        command = python_module("authz", "serve", "--config", str(self._config_file), "--log-level", log_level)
+    def start_sidecar(self) -> None:
+        command = python_module("authz", "serve", "--config", str(self._config_file), "--log-level", self._log_level)
         metrics_port = int(self.address("metrics").rpartition(":")[2])
         self._start("authz", command).wait_for(metrics_port, "/readyz")
 

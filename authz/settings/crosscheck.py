@@ -6,6 +6,7 @@ They are looked for in the raw document, whatever the models said of it, so that
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,6 +25,11 @@ def crosscheck(raw: dict[str, object]) -> Iterator[Found]:
     yield from _limits(raw)
     yield from _listeners(raw)
     yield from _keyring(raw)
+    yield from _peppers(raw)
+    yield from _twice(
+        ("responses", "ratelimit_headers"),
+        [str(style) for style in _list(_mapping(raw.get("responses")).get("ratelimit_headers"))],
+    )
 
 
 def known_scopes(scopes: object) -> set[str]:
@@ -83,12 +89,23 @@ def _keyring(raw: dict[str, object]) -> Iterator[Found]:
         if fields.get("id") is not None and fields["id"] in ids:
             yield ("keys", "keyring", index, "id"), f"stands twice: {fields['id']!r}", ""
         ids.append(fields.get("id"))
-        secret = fields.get("secret")
-        path: Path = ("keys", "keyring", index, "secret")
-        if isinstance(secret, str):
-            yield path, "a secret does not stand in the file: say {env: NAME} or {file: PATH}", ""
-        elif isinstance(secret, dict) and sum(value is not None for value in secret.values()) != 1:
-            yield path, "must say either env or file", ""
+        yield from _secret(("keys", "keyring", index, "secret"), fields.get("secret"))
+
+
+def _peppers(raw: dict[str, object]) -> Iterator[Found]:
+    pepper = _mapping(raw.get("keys")).get("pepper")
+    if isinstance(pepper, list | tuple):
+        for index, one in enumerate(pepper):
+            yield from _secret(("keys", "pepper", index), one)
+    else:
+        yield from _secret(("keys", "pepper"), pepper)
+
+
+def _secret(path: Path, secret: object) -> Iterator[Found]:
+    if isinstance(secret, str):
+        yield path, "a secret does not stand in the file: say {env: NAME} or {file: PATH}", ""
+    elif isinstance(secret, dict) and sum(value is not None for value in secret.values()) != 1:
+        yield path, "must say either env or file", ""
 
 
 def address_fault(address: str) -> str:
@@ -96,7 +113,7 @@ def address_fault(address: str) -> str:
     if address.startswith("unix:"):
         return "" if len(address) > len("unix:") else "unix: needs a path"
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         return "must be HOST:PORT or unix:PATH"
     try:
         ipaddress.ip_address(host.strip("[]"))

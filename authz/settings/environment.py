@@ -15,7 +15,16 @@ _OURS_BUT_NO_FIELD: Final = frozenset({"CONFIG", "ADMIN_KEY"})
 # What Kubernetes puts into every pod beside a Service that is called `authz`.
 _KUBERNETES: Final = re.compile(r"(PORT|SERVICE)(_.*)?")
 
-Node = dict[str, object] | list[object]
+# What PyYAML raises on hostile scalars: its constructors let Python's own errors through.
+YAML_FAULTS: Final = (
+    yaml.YAMLError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+)
 
 
 def override(
@@ -55,12 +64,16 @@ def _segments(variable: str, defaults: Mapping[str, object]) -> list[str]:
 
 
 def _value(text: str) -> object:
-    """As YAML would read it: `true`, `5`, `null`, `[a, b]`; everything else as it stands."""
+    """As YAML would read it: `true`, `5`, `null`, `[a, b]`, `"5"`; every other text as it stands, a `#` included."""
     try:
-        value = yaml.safe_load(text) if text else text
-    except yaml.YAMLError:
+        value = yaml.safe_load(text)
+    except YAML_FAULTS:
         return text
-    return value if value is None or isinstance(value, bool | int | str | list) else text
+    if value is None:
+        return None if text.strip() in {"null", "~"} else text
+    if isinstance(value, str):
+        return value if text.lstrip().startswith(('"', "'")) else text
+    return value if isinstance(value, bool | int | list) else text
 
 
 def _put(root: dict[str, object], segments: list[str], value: object, defaults: object) -> Path | None:
@@ -82,7 +95,7 @@ def _put(root: dict[str, object], segments: list[str], value: object, defaults: 
 def _place(node: object, segment: str) -> str | int | None:
     """Where *segment* points in *node*: an index, or a name; map keys may have hyphens and capitals."""
     if isinstance(node, list):
-        return int(segment) if segment.isdigit() and int(segment) < len(node) else None
+        return int(segment) if re.fullmatch("[0-9]{1,4}", segment) and int(segment) < len(node) else None
     if not isinstance(node, dict):
         return None
     return next((key for key in node if str(key).upper().replace("-", "_") == segment), segment.lower())

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ _LATER_VALUES: Final = {
     ("server",): {"fast"},
     ("store", "on_error"): {"local"},
     ("keys", "kind"): {"opaque"},
+    ("keys", "keyring", "algorithm"): {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)}
+    | {"EdDSA"},
     ("responses", "format"): {"vinfer", "inferno", "voiceinfra"},
 }
 _LATER_FIELDS: Final = re.compile(
@@ -73,7 +75,8 @@ def _told(fault: dict[str, object], model: type[BaseModel]) -> tuple[Path, str, 
     path: Path = tuple(part for part in raw_path if part != "[key]") if isinstance(raw_path, tuple) else ()
     kind, value, message = str(fault["type"]), fault.get("input"), str(fault["msg"])
     dotted = ".".join(str(part) for part in path)
-    if _LATER_FIELDS.fullmatch(dotted) or value in _LATER_VALUES.get(tuple(p for p in path if isinstance(p, str)), ()):
+    later: Container[str] = _LATER_VALUES.get(tuple(part for part in path if isinstance(part, str)), frozenset())
+    if _LATER_FIELDS.fullmatch(dotted) or (isinstance(value, str) and value in later):
         what = f"{value!r} is" if isinstance(value, str) and not dotted.endswith(("tls", "rules")) else "it is"
         return path, f"{what} not supported by this version yet", ""
     if kind == "extra_forbidden":

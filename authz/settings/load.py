@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from authz.settings.crosscheck import crosscheck
-from authz.settings.environment import override
+from authz.settings.environment import YAML_FAULTS, override
 from authz.settings.faults import Path as FieldPath
 from authz.settings.faults import SettingsError, SettingsFault, from_validation, shown
 from authz.settings.model import SecretRef, Settings
@@ -73,10 +73,10 @@ def load_settings(
     raw, by_variable, faults = override(_read(file), environ, defaults)
 
     def add(path: FieldPath, reason: str, nearest: str = "") -> None:
-        variable = next((v for p, v in by_variable.items() if path[: len(p)] == p), source)
+        variable = next((v for p, v in by_variable.items() if path[: len(p)] == p or p[: len(path)] == path), source)
         faults.append(SettingsFault(variable, shown(path), reason, nearest))
 
-    found = list(crosscheck({**defaults, **raw}))
+    found = list(crosscheck(_completed(raw, defaults)))
     settings = None
     try:
         settings = Settings.model_validate(raw)
@@ -89,6 +89,16 @@ def load_settings(
     if faults or settings is None:
         raise SettingsError(faults)
     return Configuration(settings, source, secrets)
+
+
+def _completed(raw: dict[str, object], defaults: dict[str, Any]) -> dict[str, object]:
+    """*raw* with its defaults: section by section, but for the tables that a file replaces as a whole."""
+    completed: dict[str, object] = {**defaults, **raw}
+    for section, default in defaults.items():
+        given = raw.get(section)
+        if isinstance(default, dict) and isinstance(given, dict) and section not in {"scopes", "limits"}:
+            completed[section] = {**default, **given}
+    return completed
 
 
 def _keyring_secrets(settings: Settings, environ: Mapping[str, str], add: Any) -> tuple[bytes, ...]:
@@ -141,7 +151,7 @@ def _read(file: Path | None) -> dict[str, object]:
         raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, stricter
     except OSError as exc:
         raise SettingsError([SettingsFault(str(file), "", exc.strerror or str(exc))]) from exc
-    except (yaml.YAMLError, RecursionError, TypeError, UnicodeError) as exc:
+    except YAML_FAULTS as exc:
         raise SettingsError([SettingsFault(str(file), "", _yaml_fault(exc))]) from exc
     if raw is None:
         return {}

@@ -53,6 +53,15 @@ def _store_url(url: str) -> str:
     return url
 
 
+def _at_most(longest: str) -> AfterValidator:
+    def check(ms: int) -> int:
+        if ms > parse_duration_ms(longest):
+            raise ValueError(f"must be at most {longest}")
+        return ms
+
+    return AfterValidator(check)
+
+
 DurationMs = Annotated[
     int,
     BeforeValidator(parse_duration_ms),
@@ -113,7 +122,7 @@ class Listen(Model):
 
 class Store(Model):
     url: Annotated[str, AfterValidator(_store_url)] = "embedded"
-    timeout: DurationMs = Field(default="50ms")  # type: ignore[assignment]
+    timeout: Annotated[DurationMs, _at_most("10s")] = Field(default="50ms")  # type: ignore[assignment]
     revoke_replicas: Literal[0] = 0
     on_error: Literal["deny", "allow"] = "deny"
 
@@ -150,7 +159,7 @@ class Keys(Model):
     issuers: Annotated[tuple[object, ...], Field(max_length=0, strict=False)] = ()
     audience: str | None = None
     accept_sessions: Literal[False] = False
-    leeway: DurationMs = Field(default="10s")  # type: ignore[assignment]
+    leeway: Annotated[DurationMs, _at_most("1h")] = Field(default="10s")  # type: ignore[assignment]
 
 
 class RouteSettings(Model):
@@ -195,7 +204,9 @@ class Settings(Model):
     store: Store = Store()
     credentials: Credentials = Credentials()
     keys: Keys = Keys()
-    scopes: dict[ScopeName, Annotated[tuple[ScopeName, ...], Field(strict=False)]] = {
+    scopes: Annotated[
+        dict[ScopeName, Annotated[tuple[ScopeName, ...], Field(strict=False)]], Field(max_length=1000)
+    ] = {
         "admin": ("read-write",),
         "read-write": ("read-only",),
     }

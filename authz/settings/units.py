@@ -7,7 +7,7 @@ from authz.core.bucket import MAX_PERIOD_S, MAX_UNITS, Limit
 
 
 DURATION_PATTERN: Final = r"^[0-9]{1,12}(ms|s|m|h|d)$"
-LIMIT_PATTERN: Final = r"^[0-9]{1,10}/[0-9]{1,12}(s|m|h|d)$"
+LIMIT_PATTERN: Final = r"^[0-9]{1,10}/[0-9]{1,12}(ms|s|m|h|d)$"
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 _LIMIT: Final = re.compile(r"([0-9]{1,10})/([0-9]{1,12}(?:ms|s|m|h|d))")

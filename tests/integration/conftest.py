@@ -9,5 +9,5 @@ from authz.demo.stack import Stack
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    with Stack(port=0) as running:
+    with Stack(port=0, log_level="debug") as running:
         yield running

@@ -161,7 +161,7 @@ listen: {authz: "0.0.0.0:9001"}
     ]
 
 
-TOP = st.sampled_from(["listen", "store", "credentials", "keys", "scopes", "routes", "limits", "login", "x"])
+TOP = st.sampled_from(["server", "listen", "store", "credentials", "keys", "scopes", "routes", "limits", "login", "x"])
 INNER = st.sampled_from(
     ["authz", "url", "sources", "keyring", "secret", "path", "scopes", "requests", "address", "id", "x"]
 )

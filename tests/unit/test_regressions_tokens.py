@@ -1,4 +1,4 @@
-"""Bugs that the tests of tokens and of Envoy's door brought to light: red until they are put right."""
+"""Bugs that were: of tokens and of Envoy's door. One test each, named after what was wrong."""
 
 from pathlib import Path
 from typing import Any
