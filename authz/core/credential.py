@@ -16,6 +16,8 @@ from authz.core.request import Request
 
 MAX_CREDENTIAL_CHARS: Final = 8192
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)([ \t].*)", re.DOTALL)
+_SPACE: Final = re.compile(r"\s")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TWO: Final = "two different credentials were sent"
 _EMPTY: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
 _WHITE_SPACE: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
@@ -91,7 +93,7 @@ def _judge(value: str, source: Source) -> Credential | Refusal:
         return Refusal(Reason.MALFORMED_CREDENTIAL, f"the key is longer than {MAX_CREDENTIAL_CHARS} characters")
     if "," in value:
         return Refusal(Reason.AMBIGUOUS_CREDENTIAL, "the header was sent more than once, or holds a comma")
-    if any(char.isspace() for char in value):
+    if _SPACE.search(value):
         return _WHITE_SPACE
     return Credential(value, source.header, bearer=bool(source.scheme))
 
@@ -106,7 +108,7 @@ def _without_scheme(header: str, source: Source) -> Refusal:
 
 
 def _bad_characters(value: str) -> str:
-    if any((char < " " and char != "\t") or char == "\x7f" for char in value):
+    if _CONTROL.search(value):
         return "there are control characters in the key"
     if not value.isascii():
         return "there are characters in the key that are not ASCII"
