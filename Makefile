@@ -19,7 +19,7 @@ smoke: $(STAMP) ## the same stack, one tour through it; exit 0, or 1 at the firs
 
 ##@ Work
 test: $(STAMP) ## every test, two at a time (T=path for some of them, ARGS for pytest's own options)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS) $(T)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations 10 $(ARGS) $(T)
 
 lint: $(STAMP) ## format, lint, types, import directions, generated files, spelling
 	$(BIN)/ruff format --check .
