@@ -8,7 +8,7 @@ T ?= tests
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto bench clean
+.PHONY: help demo smoke test lint format proto verify-proto bench wheel image clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
@@ -43,6 +43,13 @@ verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 
 bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
+
+wheel: $(STAMP) ## the wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+image: ## the container image authz:dev (needs a Docker engine)
+	@docker info >/dev/null 2>&1 || { echo "image needs a Docker engine, and none answers here; 'make wheel' builds what goes into it"; exit 1; }
+	docker build --file deploy/Dockerfile --tag authz:dev .
 
 clean: ## remove what was made here
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
