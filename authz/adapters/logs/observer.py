@@ -11,6 +11,12 @@ from authz.core.request import Request
 _log: Final = logging.getLogger("authz.decisions")
 _store_log: Final = logging.getLogger("authz.store")
 _MAX_PATH: Final = 512
+_STATES: Final = {
+    "up": "the store answers",
+    "down": "the store does not answer: checks are decided as store.on_error says",
+    "empty": "the store holds no key: every check is refused with 503 until 'authz keys create' has made the first",
+    "foreign": "the store is not the one it was: every check is refused with 503; restart authz if that is meant",
+}
 
 
 class LogObserver:
@@ -35,7 +41,7 @@ class LogObserver:
 
     def store_state(self, state: str) -> None:
         level = logging.INFO if state == "up" else logging.ERROR
-        _store_log.log(level, "store is %s", state, extra={"fields": {"store": state}})
+        _store_log.log(level, _STATES[state], extra={"fields": {"store": state}})
 
 
 def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str, object]:
