@@ -6,7 +6,7 @@ never a key, a subject or a path.
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -33,6 +33,7 @@ class PrometheusObserver:
     """Implements `Observer` and `StoreObserver`."""
 
     def __init__(self, version: str, *, compiled: bool) -> None:
+        disable_created_metrics()  # a second series for each that nobody asks for
         self._registry = CollectorRegistry()
         r = self._registry
         self._decisions = Counter("authz_decisions", "Checks decided.", ["reason", "route"], registry=r)

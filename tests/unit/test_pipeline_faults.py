@@ -1,0 +1,122 @@
+"""What the pipeline makes of a store that misbehaves in ways that a real one cannot be brought to on demand."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from authz.core.admission import Admission, Admitted, Status
+from authz.core.claims import Claims
+from authz.core.credential import Source
+from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
+from authz.core.keyrecord import KeyRecord
+from authz.core.policy import Policy, Route
+from authz.core.request import Request
+from authz.core.scope import ScopeTable
+from authz.pipeline import ATTEMPTS, Authorizer, CredentialRules
+from authz.ports import OverloadFault, StoreFault
+
+
+RECORD = KeyRecord("key_1", "", "jwt", "sk-live-0", "alice", "", ("read-only",), version=1)
+CLAIMS = Claims("alice", "key_1", "", ("read-only",), 0.0, None, None)
+REQUEST = Request("GET", "/v1/x", headers={"authorization": f"Bearer sk-live-a.b.{'c' * 43}"})
+
+
+class Verified:
+    """Every token is alice's."""
+
+    def verify(self, _token: str) -> Claims | Refusal:
+        return CLAIMS
+
+
+@dataclass
+class Records:
+    """Answers *record*, or raises it."""
+
+    record: KeyRecord | StoreFault | None
+    asked: int = 0
+
+    async def find(self, _tenant: str, _key_id: str, *, fresh: bool = False) -> KeyRecord | None:
+        self.asked += fresh
+        if isinstance(self.record, StoreFault):
+            raise self.record
+        return self.record
+
+    def remembered(self, _tenant: str, _key_id: str) -> KeyRecord | None:
+        return None if isinstance(self.record, StoreFault) else self.record
+
+
+@dataclass
+class Ledger:
+    """Answers *answer*, or raises it."""
+
+    answer: Admitted | StoreFault
+
+    async def admit(self, _admission: Admission) -> Admitted:
+        if isinstance(self.answer, StoreFault):
+            raise self.answer
+        return self.answer
+
+
+async def decide(
+    records: Records, answer: Admitted | StoreFault, *, open_on_error: bool = False, **context: str
+) -> Decision:
+    authorizer = Authorizer(
+        policy=Policy((Route("read", "/v1/**", scopes=("read-only",)),), ScopeTable({"read-only": ()}), {}),
+        rules=CredentialRules((Source("authorization", "bearer"),), frozenset(), "sk-live-", True, 0),
+        verifier=Verified(),
+        records=records,
+        ledger=Ledger(answer),
+        open_on_error=open_on_error,
+    )
+    return await authorizer.check(Request(REQUEST.method, REQUEST.path, headers=REQUEST.headers, context=context))
+
+
+@pytest.mark.parametrize("status", [Status.STALE, Status.NO_RECORD])
+async def test_a_record_that_keeps_changing_ends_in_a_fault(status: Status) -> None:
+    """Not in a loop, and not in a pass."""
+    records = Records(RECORD)
+
+    decision = await decide(records, Admitted(status))
+
+    assert isinstance(decision, Fault)
+    assert (decision.reason, records.asked) == (Reason.STORE_UNAVAILABLE, ATTEMPTS - 1)
+
+
+@pytest.mark.parametrize("open_on_error", [False, True])
+async def test_overload_is_a_refusal_in_either_mode(*, open_on_error: bool) -> None:
+    """A flood must not open the door that `on_error: allow` opens for an outage."""
+    decision = await decide(Records(RECORD), OverloadFault("full"), open_on_error=open_on_error)
+
+    assert decision == Fault(Reason.OVERLOADED, "full", "read")
+
+
+@pytest.mark.parametrize(
+    ("records", "fault", "expected"),
+    [
+        pytest.param(Records(RECORD), StoreFault("away"), Allow, id="remembered"),
+        pytest.param(Records(StoreFault("away")), StoreFault("away"), Allow, id="not remembered"),
+        pytest.param(
+            Records(KeyRecord("key_1", "", "jwt", "", "alice", "", version=-2)), StoreFault(""), Deny, id="revoked"
+        ),
+        pytest.param(Records(RECORD), StoreFault("emptied", trustworthy=False), Fault, id="untrustworthy"),
+    ],
+)
+async def test_open_on_error(records: Records, fault: StoreFault, expected: type[Decision]) -> None:
+    decision = await decide(records, fault, open_on_error=True)
+
+    assert isinstance(decision, expected)
+    assert getattr(decision, "degraded", True) is True
+
+
+async def test_an_answer_that_is_none_is_a_fault() -> None:
+    """`NOT_OURS` is the ledger's to raise; should it come through, it is no pass."""
+    decision = await decide(Records(RECORD), Admitted(Status.NOT_OURS))
+
+    assert isinstance(decision, Fault)
+
+
+async def test_an_unknown_limit_of_an_envoy_route_fails_closed_without_the_store_too() -> None:
+    decision = await decide(Records(RECORD), StoreFault("away"), open_on_error=True, **{"authz.limits": "nope"})
+
+    assert isinstance(decision, Fault)
+    assert decision.reason is Reason.INTERNAL_ERROR
