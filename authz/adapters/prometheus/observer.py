@@ -33,7 +33,7 @@ class PrometheusObserver:
     """Implements `Observer` and `StoreObserver`."""
 
     def __init__(self, version: str, *, compiled: bool) -> None:
-        disable_created_metrics()  # a second series for each that nobody asks for
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each that nobody asks for
         self._registry = CollectorRegistry()
         r = self._registry
         self._decisions = Counter("authz_decisions", "Checks decided.", ["reason", "route"], registry=r)
