@@ -21,7 +21,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def run(arguments: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's `&` starts us with it ignored
+        signal.signal(signum, _interrupt)
     try:
         note("starting Valkey, authz, Envoy and a mock model API …")
         with Stack(arguments.profile, arguments.port) as stack:
@@ -63,7 +64,7 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
 
 def welcome(stack: Stack) -> str:
     """Keys, and lines to paste."""
-    keys = "\n".join(f"{'export ' + variable(name):<22}={token}" for name, token in stack.keys.items())
+    keys = "\n".join(f"export {variable(name)}={token}" for name, token in stack.keys.items())
     chat = '{"model":"mock-chat","messages":[{"role":"user","content":"Hello!"}]}'
     stream = chat[:-1] + ',"stream":true,"stream_options":{"include_usage":true}}'
     json_type = "-H 'Content-Type: application/json'"
@@ -84,7 +85,7 @@ curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_ONLY" {j
 for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}} ' {stack.url}/v1/models -H "X-API-Key: $LIMITED"; done
 # what the upstream is told of the caller, and that it never sees the key
 curl -s {stack.url}/v1/echo -H "Authorization: Bearer $READ_ONLY"
-# list and revoke: the next request is a 401
+# list and revoke: the next request with that key is a 401
 {stack.command_line()} keys list
 {stack.command_line()} keys revoke {stack.records["read-only"].prefix}
 
