@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,32 @@ def test_ready_health_reflection_and_a_clean_end(tmp_path: Path, valkey_url: str
         assert not sidecar.process.is_running
         assert '"event": "stopped"' in sidecar.text()
         assert "Traceback" not in sidecar.text()
+
+
+def test_sigterm_lets_what_is_under_way_finish(tmp_path: Path) -> None:
+    """A check that waits for the store when the end is asked for gets its answer; meanwhile: not ready."""
+    store = stores.LocalServer(stores.local_binary("valkey"))
+    try:
+        with serving(tmp_path, store.url, AUTHZ_STORE__TIMEOUT="5s") as sidecar:
+            sidecar.ready()
+            made = run("keys", "create", "--name", "n", "--scope", "read-only", environ=sidecar.environ, cwd=tmp_path)
+            message: Any = external_auth_pb2.CheckRequest()
+            http = message.attributes.request.http
+            http.method, http.path = "GET", "/v1/models"
+            http.headers["authorization"] = f"Bearer {made.stdout.splitlines()[0]}"
+            assert check(sidecar.ports["authz"], message.SerializeToString()).status.code == 0
+            store.pause()
+            with ThreadPoolExecutor() as pool:
+                waiting = pool.submit(check, sidecar.ports["authz"], message.SerializeToString())
+                time.sleep(0.3)  # until it is under way: nothing tells from outside
+                sidecar.process.signal(signal.SIGTERM)
+                while (status := status_of(sidecar.ports["metrics"], "/readyz")) == 200:
+                    pass
+                store.resume()
+                assert (status, waiting.result().status.code) == (503, 0)
+            assert sidecar.process.ended() == 0
+    finally:
+        store.stop()
 
 
 def test_a_store_that_cannot_be_reached_at_start(tmp_path: Path) -> None:
