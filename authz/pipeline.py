@@ -78,7 +78,7 @@ class Authorizer:
         """
         ambiguous = is_ambiguous(request.path)
         route = None if ambiguous else self._policy.match(request)
-        if route is not None and route.public:
+        if route is not None and route.public and not _is_tightened(request):
             return Allow(Reason.PUBLIC, route.name)
         claims = self._authenticate(request)
         if isinstance(claims, Refusal):
@@ -138,10 +138,7 @@ class Authorizer:
         limits = self._limits(request, route)
         if limits is None:
             return Fault(Reason.INTERNAL_ERROR, "authz.limits of the Envoy route names a limit that is not there", name)
-        required = (
-            *(route.scopes if route else ()),
-            *request.context.get("authz.scopes", "").replace(",", " ").split(),
-        )
+        required = (*(route.scopes if route else ()), *_asked_by_envoy(request, "authz.scopes"))
         denied = None
         if ambiguous:
             denied = Deny(Reason.AMBIGUOUS_PATH, route=name, principal=principal)
@@ -153,7 +150,7 @@ class Authorizer:
 
     def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
         limits = route.limits if route else ()
-        for name in request.context.get("authz.limits", "").replace(",", " ").split():
+        for name in _asked_by_envoy(request, "authz.limits"):
             if name not in self._policy.limits:
                 return None
             if self._policy.limits[name] not in limits:
@@ -259,6 +256,16 @@ def _estimate(tokens: Limit | None, estimate: int) -> int:
 
 def _denied(refusal: Refusal, route: Route | None, principal: Principal | None = None) -> Deny:
     return Deny(refusal.reason, refusal.hint, _name(route), principal)
+
+
+def _asked_by_envoy(request: Request, extension: str) -> tuple[str, ...]:
+    """What the Envoy route asks for beyond ours, by its `context_extensions`: names, parted by commas or spaces."""
+    return tuple(request.context.get(extension, "").replace(",", " ").split())
+
+
+def _is_tightened(request: Request) -> bool:
+    """A route that is public to us is not where Envoy's own asks for something."""
+    return bool(_asked_by_envoy(request, "authz.scopes") or _asked_by_envoy(request, "authz.limits"))
 
 
 def _name(route: Route | None) -> str:

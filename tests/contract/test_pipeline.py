@@ -189,6 +189,8 @@ async def test_an_envoy_route_may_ask_for_more(made: Parts) -> None:
     assert (await check(made, mine.token, scopes="unheard-of")).reason is Reason.INSUFFICIENT_SCOPE
     limited = [await check(made, mine.token, path="/free", limits="burst") for _ in range(3)]
     assert [answer.reason for answer in limited] == [Reason.ALLOWED, Reason.ALLOWED, Reason.RATE_LIMITED]
+    assert (await check(made, None, path="/healthz", scopes="admin")).reason is Reason.MISSING_CREDENTIAL
+    assert (await check(made, mine.token, path="/healthz", scopes="admin")).reason is Reason.INSUFFICIENT_SCOPE
     unknown = await check(made, mine.token, limits="brust")
     assert isinstance(unknown, Fault)
     assert unknown.reason is Reason.INTERNAL_ERROR
