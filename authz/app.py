@@ -71,14 +71,19 @@ def keyring(configuration: Configuration) -> Keyring:
 
 @contextlib.asynccontextmanager
 async def open_store(
-    settings: Settings, observer: StoreObserver, *, timeout_s: float | None = None, data: Path | None = None
+    settings: Settings,
+    observer: StoreObserver,
+    *,
+    timeout_s: float | None = None,
+    data: Path | None = None,
+    resident: bool = False,
 ) -> AsyncGenerator[Store]:
     """The configured store, not connected yet; an embedded one (its files in *data*) is started if nobody has."""
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         url = settings.store.url
         if url == "embedded":
-            url = (await stack.enter_async_context(EmbeddedStore(data or embedded_folder()))).url
+            url = (await stack.enter_async_context(EmbeddedStore(data or embedded_folder(), resident=resident))).url
         store = Store(
             connect(url),
             timeout_s=timeout_s or settings.store.timeout / 1000,
@@ -106,7 +111,7 @@ def key_admin(configuration: Configuration, store: Store) -> KeyAdmin:
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class StoreParts:
     """What outlives a configuration: state in the store, and what is remembered of it."""
 
     store: Store
@@ -119,7 +124,7 @@ class Backend:
         return cls(store, RedisLedger(store, clock, observer), CachedRecords(store), CacheCounts())
 
 
-def authorizer(configuration: Configuration, backend: Backend, clock: Clock) -> Authorizer:
+def authorizer(configuration: Configuration, parts: StoreParts, clock: Clock) -> Authorizer:
     """The pipeline of one configuration."""
     settings = configuration.settings
     audience = (settings.keys.audience,) if settings.keys.audience else ()
@@ -127,9 +132,9 @@ def authorizer(configuration: Configuration, backend: Backend, clock: Clock) -> 
     return Authorizer(
         policy=build.policy(settings),
         rules=build.credential_rules(settings),
-        verifier=JwtVerifier(keyring(configuration), claims, clock, counts=backend.counts),
-        records=backend.records,
-        ledger=backend.ledger,
+        verifier=JwtVerifier(keyring(configuration), claims, clock, counts=parts.counts),
+        records=parts.records,
+        ledger=parts.ledger,
         open_on_error=settings.store.on_error == "allow",
     )
 

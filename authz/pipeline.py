@@ -8,7 +8,7 @@ only if everything else passed. The answer follows the order of the steps, so a 
 before anything is said about scopes. The decision starts as a refusal; an `Allow` is made in two places, both below.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from authz.core.admission import Admission, Admitted, Group, Status
 from authz.core.bucket import Charge, Limit
@@ -23,6 +23,7 @@ from authz.core.request import Request
 from authz.ports import KeyRecords, Ledger, OverloadFault, StoreFault, Verifier
 
 
+_EXTENSIONS = frozenset({"authz.scopes", "authz.limits"})
 ATTEMPTS = 3  # how often a record may change under one check before that is a fault
 
 
@@ -113,8 +114,13 @@ class Authorizer:
             if isinstance(judged, Fault):
                 return judged
             if refusal := self._key_refused(claims, record):
+                if refusal.reason is Reason.BAD_CLAIMS and not fresh:
+                    fresh = True  # the record may have been put right
+                    continue
                 return _denied(refusal, route, judged.principal)
             answer = await self._ledger.admit(self._admission(tenant, judged, spend=spend))
+            if answer.status in {Status.REVOKED, Status.REVOKED_IN_BULK}:
+                self._records.remember(tenant, _revoked(claims, record))
             if answer.status not in {Status.STALE, Status.NO_RECORD}:
                 return _conclude(judged, answer)
             fresh = True
@@ -136,8 +142,8 @@ class Authorizer:
         principal = _principal(claims, record, self._rules.prefix)
         name = _name(route)
         limits = self._limits(request, route)
-        if limits is None:
-            return Fault(Reason.INTERNAL_ERROR, "authz.limits of the Envoy route names a limit that is not there", name)
+        if limits is None or not _EXTENSIONS.issuperset(ext for ext in request.context if ext.startswith("authz.")):
+            return Fault(Reason.INTERNAL_ERROR, "context_extensions of the Envoy route name what is not there", name)
         required = (*(route.scopes if route else ()), *_asked_by_envoy(request, "authz.scopes"))
         denied = None
         if ambiguous:
@@ -217,6 +223,13 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
             return Fault(Reason.INTERNAL_ERROR, f"the ledger answered {answer.status!r}", route, principal)
 
 
+def _revoked(claims: Claims, record: KeyRecord | None) -> KeyRecord:
+    """To be remembered for when the store is away; a token without a record is given one for this."""
+    if record is None:
+        record = KeyRecord(claims.jti, "", "jwt", "", claims.subject, claims.workspace)
+    return replace(record, version=-1)
+
+
 def _principal(claims: Claims, record: KeyRecord | None, prefix: str) -> Principal:
     """The record's scopes where there is one: they can be changed, a token's cannot."""
     if record is not None:
@@ -242,7 +255,7 @@ def _groups(
             requests, tokens = own.get("requests", requests), own.get("tokens", tokens)
         owner = {
             "key": f"k:{principal.key_id}",
-            "subject": f"s:{principal.subject}",
+            "subject": f"s:{principal.workspace}\0{principal.subject}",  # no name holds a NUL
             "workspace": f"w:{principal.workspace}" if principal.workspace else f"s:{principal.subject}",
         }[limit.per]
         groups.append(Group(limit.name, owner, Charge(requests, 1), Charge(tokens, _estimate(tokens, estimate))))
@@ -265,7 +278,7 @@ def _asked_by_envoy(request: Request, extension: str) -> tuple[str, ...]:
 
 def _is_tightened(request: Request) -> bool:
     """A route that is public to us is not where Envoy's own asks for something."""
-    return bool(_asked_by_envoy(request, "authz.scopes") or _asked_by_envoy(request, "authz.limits"))
+    return any(extension.startswith("authz.") for extension in request.context)
 
 
 def _name(route: Route | None) -> str:

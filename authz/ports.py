@@ -73,6 +73,10 @@ class KeyRecords(Protocol):
         """What was read last, however long ago; for when the store is away."""
         ...
 
+    def remember(self, tenant: str, record: KeyRecord) -> None:
+        """What the ledger has told: a revocation, which nothing takes back."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:

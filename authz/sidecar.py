@@ -5,9 +5,9 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from authz import __version__
 from authz.adapters.envoy.check import METHOD, SERVICE, CheckHandler
@@ -17,13 +17,15 @@ from authz.adapters.http.server import HttpServer, bind
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.redis.client import Store
-from authz.app import Backend, Observers, SystemClock, authorizer, open_store, response_style
+from authz.app import Observers, StoreParts, SystemClock, authorizer, open_store, response_style
 from authz.ports import StoreFault
 from authz.settings import Configuration, Settings, SettingsError
 
 
 PROBE_S: Final = 1.0
 GRACE_S: Final = 10.0
+IDLE_S: Final = 0.2
+LAME_DUCK_S: Final = 5.0
 _FIXED: Final = ("listen", "server", "store")  # what a reload cannot change; store.on_error aside
 
 _log: Final = logging.getLogger(__name__)
@@ -45,11 +47,13 @@ class Sidecar:
         self._configuration = load()
         self._watched = watched
         self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
         self._store_state = "unknown"
         self._clock = SystemClock()
         self._prometheus = PrometheusObserver(__version__, compiled=False)
         self._observers = Observers((self._prometheus, LogObserver()))
         self._health = grpc_server.Health((SERVICE,))
+        self._handler: CheckHandler | None = None
 
     def stop(self) -> None:
         self._stopping.set()
@@ -64,45 +68,73 @@ class Sidecar:
         async with contextlib.AsyncExitStack() as stack:
             metrics_socket = _bound("listen.metrics", settings.listen.metrics.address)
             stack.callback(metrics_socket.close)
-            store = await stack.enter_async_context(open_store(settings, self._observers))
-            self._backend = Backend.on(store, self._clock, self._observers)
-            stack.push_async_callback(self._backend.ledger.close)
-            self._prometheus.count_tokens(lambda: self._backend.counts.hits, lambda: self._backend.counts.misses)
-            pipeline = authorizer(self._configuration, self._backend, self._clock)
-            self._handler = CheckHandler(pipeline.check, response_style(settings), self._clock, self._observers)
-            servers = self._grpc_servers(settings)
+            store = await stack.enter_async_context(open_store(settings, self._observers, resident=True))
+            self._parts = StoreParts.on(store, self._clock, self._observers)
+            stack.push_async_callback(self._parts.ledger.close)
+            self._prometheus.count_tokens(lambda: self._parts.counts.hits, lambda: self._parts.counts.misses)
+            pipeline = authorizer(self._configuration, self._parts, self._clock)
+            handler = CheckHandler(pipeline.check, response_style(settings), self._clock, self._observers)
+            servers = self._grpc_servers(settings, handler)
             application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(application, metrics_socket)
-            serving_metrics = asyncio.create_task(metrics.run_until_stopped())
+            tasks = [self._supervised(metrics.run_until_stopped())]
             await self._health.set(serving=False)
             for server in servers:
                 await server.start()
-            watches = [asyncio.create_task(watch) for watch in (self._watch_store(store), self._watch_file())]
+            watches = [self._supervised(watch) for watch in (self._watch_store(store), self._watch_file())]
+            self._handler = handler
             self._tell_start(settings)
             await self._stopping.wait()
-            await self._drain(servers, watches)
+            await self._drain(handler, servers, watches)
             metrics.stop()
-            await serving_metrics
+            await asyncio.gather(*tasks, return_exceptions=True)
         _log.info("stopped")
+        if self._failure is not None:
+            raise self._failure
 
-    async def _drain(self, servers: Iterable[grpc_server.Server], watches: Iterable[asyncio.Task[None]]) -> None:
+    def _supervised(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What serves in the background may not end unseen: an error there is a bug, and ends the sidecar."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a background task failed: stopping", exc_info=error)
+            self._failure = error
+            self.stop()
+
+    async def _drain(
+        self, handler: CheckHandler, servers: Iterable[grpc_server.Server], watches: Iterable[asyncio.Task[None]]
+    ) -> None:
+        """
+        Not ready first; then serve on until nothing was under way for a moment; then end the servers.
+
+        grpcio, once stopped, cancels what it has received and not begun: so it is stopped when it is idle, or, where
+        checks keep coming, after `LAME_DUCK_S`.
+        """
         _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
-        await self._health.set(serving=False)  # before anything ends: no new checks are sent here
+        await self._health.set(serving=False)
+        deadline_s = self._clock.monotonic_s() + LAME_DUCK_S
+        while handler.idle_s() < IDLE_S and self._clock.monotonic_s() < deadline_s:  # noqa: ASYNC110 - idleness has no event
+            await asyncio.sleep(IDLE_S / 4)
         await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
 
     def reload(self) -> None:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
+        if self._handler is None:
+            return  # still starting, with the configuration as it is
         try:
             fresh = self._load()
+            pipeline = authorizer(fresh, self._parts, self._clock)
         except SettingsError as error:
             self._prometheus.reloaded(accepted=False)
             faults = [str(fault) for fault in error.faults]
             _log.error("the new configuration has faults: the old one serves on", extra={"fields": {"faults": faults}})
             return
-        pipeline = authorizer(fresh, self._backend, self._clock)
         self._handler.replace(pipeline.check, response_style(fresh.settings))
         self._tell_reload(self._configuration.settings, fresh.settings)
         self._configuration = fresh
@@ -123,9 +155,9 @@ class Sidecar:
     def _details(self) -> dict[str, str]:
         return {"store": self._store_state, "stopping": str(self._stopping.is_set()).lower(), "version": __version__}
 
-    def _grpc_servers(self, settings: Settings) -> list[grpc_server.Server]:
+    def _grpc_servers(self, settings: Settings, handler: CheckHandler) -> list[grpc_server.Server]:
         listen = settings.listen
-        wanted = [("listen.authz", listen.authz, {SERVICE: {METHOD: self._handler}})]
+        wanted = [("listen.authz", listen.authz, {SERVICE: {METHOD: handler}})]
         if listen.grpc is not None:
             wanted.append(("listen.grpc", listen.grpc, {}))
         servers = []
@@ -142,10 +174,10 @@ class Sidecar:
         while True:
             try:
                 state, detail = await store.probe(), ""
+                if state == "up" and self._store_state != "up":
+                    await _warn_of_eviction(store)
             except StoreFault as fault:
                 state, detail = "down", str(fault)
-            if state == "up" and self._store_state != "up":
-                await _warn_of_eviction(store)
             if state != self._store_state and (state != "down" or self._store_state != "unknown"):
                 self._observers.store_state(state)
                 await self._health.set(serving=True)

@@ -79,8 +79,8 @@ class KeyAdmin:
 
     def _check(self, new: NewKey) -> None:
         for what, value in (("name", new.name), ("subject", new.subject), ("workspace", new.workspace)):
-            if (value or what == "name") and not is_name(value):
-                raise KeyRequestError(what, "must be 1 to 256 printable characters without white space at the ends")
+            if value or what == "name":
+                _check_name(what, value)
         if len(set(new.scopes)) > MAX_SCOPES:
             raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
         for scope in new.scopes:
@@ -136,11 +136,26 @@ class KeyAdmin:
         await self.registry.revoke(record.id, reason)
         return await self.show(record.id)
 
+    async def revoke_subject(self, subject: str) -> None:
+        """Everything of *subject* issued up to now, in every workspace. Raises: KeyRequestError; StoreFault."""
+        _check_name("subject", subject)
+        await self.registry.revoke_subject(subject)
+
+    async def revoke_workspace(self, workspace: str) -> None:
+        """Raises: KeyRequestError; StoreFault."""
+        _check_name("workspace", workspace)
+        await self.registry.revoke_workspace(workspace)
+
     async def revoke_foreign(self, jti: str, reason: str = "") -> None:
         """A token without a record, by its `jti`, whoever it speaks for."""
         if not is_name(jti):
             raise NoSuchKeyError(jti)
         await self.registry.revoke(jti, reason)
+
+
+def _check_name(what: str, value: str) -> None:
+    if not is_name(value):
+        raise KeyRequestError(what, "must be 1 to 256 bytes of printable characters without white space at the ends")
 
 
 def _token(record: KeyRecord) -> NewToken:

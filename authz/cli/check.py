@@ -3,7 +3,7 @@
 import argparse
 
 from authz.adapters.logs.silent import Silent
-from authz.app import Backend, SystemClock, authorizer
+from authz.app import StoreParts, SystemClock, authorizer
 from authz.cli.common import add_common, command_store, load, usage_error
 from authz.cli.output import DONE, FAILED, print_json, print_table
 from authz.core.decision import Fault
@@ -26,7 +26,7 @@ async def run(arguments: argparse.Namespace) -> int:
     configuration = load(arguments)
     async with command_store(configuration) as store:
         clock = SystemClock()
-        pipeline = authorizer(configuration, Backend.on(store, clock, Silent()), clock)
+        pipeline = authorizer(configuration, StoreParts.on(store, clock, Silent()), clock)
         decision = await pipeline.check(request, spend=False)
     steps = explain(decision)
     kind = type(decision).__name__.lower()
@@ -47,7 +47,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     for header in arguments.headers:
         name, colon, value = header.partition(":")
         if not colon or not name.strip():
-            raise usage_error(f"-H takes 'name: value', not {name!r}")
+            raise usage_error("-H takes 'name: value'")  # what was given is not repeated: it may be a key
         name, value = name.strip().lower(), value.strip()
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     path, _, query = arguments.path.partition("?")

@@ -12,7 +12,8 @@ from authz.cli.output import DONE, print_json
 from authz.settings import Settings
 
 
-_PASSWORD: Final = re.compile(r"(?<=://)([^@/\s]*):[^@/\s]*@")
+_PASSWORD: Final = re.compile(r"(?<=://)([^:@]*):.*@")  # up to the last @: a password may hold any of :/@
+_PARAMETER: Final = re.compile(r"((?:password|username)=)[^&]*", re.IGNORECASE)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -55,5 +56,5 @@ async def schema(_: argparse.Namespace) -> int:
 def masked(settings: Settings) -> dict[str, Any]:
     """Secrets are references, so a password within `store.url` is all there is to mask."""
     shown = settings.model_dump(mode="json")
-    shown["store"]["url"] = _PASSWORD.sub(r"\1:***@", shown["store"]["url"])
+    shown["store"]["url"] = _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", shown["store"]["url"]))
     return shown

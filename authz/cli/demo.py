@@ -1,9 +1,11 @@
 """`authz demo`: the whole stack on this machine, from real parts."""
 
 import argparse
+import re
 import signal
 import time
 from types import FrameType
+from typing import Final
 
 from authz.cli.output import DONE, CommandError, note, print_json
 from authz.demo.processes import DemoError
@@ -11,17 +13,26 @@ from authz.demo.stack import DEFAULT_PORT, Stack
 from authz.demo.tour import SurpriseError, Tour
 
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser("demo", help="the whole stack: Valkey, the sidecar, Envoy, a mock model API")
     demo.add_argument("--profile", metavar="NAME", default="default")
-    demo.add_argument("--port", metavar="N", type=int, default=DEFAULT_PORT, help="Envoy's; 0: a free one")
+    demo.add_argument("--port", metavar="N", type=_port, default=DEFAULT_PORT, help="Envoy's; 0: a free one")
     demo.add_argument("--once", action="store_true", help="one tour, then end: 0, or 1 at the first surprise")
     demo.add_argument("--json", action="store_true", help="print one line when everything answers, then stay up")
     demo.set_defaults(command=run)
 
 
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's `&` starts us with it ignored
+    for signum in _SIGNALS:  # SIGINT too: a shell's `&` starts us with it ignored
         signal.signal(signum, _interrupt)
     try:
         note("starting Valkey, authz, Envoy and a mock model API …")
@@ -59,6 +70,8 @@ def _stay(stack: Stack) -> int:
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # once is enough: cleaning up must not be cut short
     raise KeyboardInterrupt
 
 

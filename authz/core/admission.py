@@ -60,6 +60,7 @@ class Status(IntEnum):
     NO_RECORD = 5
     NOT_OURS = 6  # the store lost its marker, or is another one
     EXPIRED = 7
+    DAMAGED = 8  # state of this check alone that cannot be read: never taken for absent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from authz.core.decision import Reason, Refusal
 from authz.core.scope import is_scope
 
 
-MAX_NAME_CHARS: Final = 256  # of sub, jti and workspace
+MAX_NAME_BYTES: Final = 256  # of sub, jti and workspace, in UTF-8: a key must fit into its 8,192 characters
 MAX_SCOPES: Final = 64
 YEAR_9999_S: Final = 253_402_300_799
 
@@ -104,7 +104,7 @@ def _name(payload: Mapping[str, object], claim: str, *, required: bool) -> str:
 
 def is_name(value: str) -> bool:
     """Whether *value* can name a subject, workspace or token, and travel in a header: printable, trimmed, bounded."""
-    return 0 < len(value) <= MAX_NAME_CHARS and value.isprintable() and value == value.strip()
+    return value.isprintable() and value == value.strip() and 0 < len(value.encode()) <= MAX_NAME_BYTES
 
 
 def _time(payload: Mapping[str, object], claim: str) -> float | None:

@@ -12,7 +12,6 @@ from authz.core.credential import Credential
 from authz.core.decision import Reason, Refusal
 
 
-MAX_ID_CHARS: Final = 256
 HS256_SIGNATURE_CHARS: Final = 43  # the shortest signature of any algorithm we take
 _KEY_ID: Final = re.compile(r"key_([0-9a-f]{8})([0-9a-f]{2})[0-9a-z]{10}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")

@@ -17,6 +17,7 @@ from typing import Final
 START_S: Final = 20.0
 STOP_S: Final = 15.0
 _POLL_S: Final = 0.03
+_given: Final[set[int]] = set()
 
 
 class DemoError(Exception):
@@ -91,10 +92,14 @@ def status_of(port: int, path: str) -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, and that was not given here before: the system may name one twice."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def is_free(port: int) -> bool:

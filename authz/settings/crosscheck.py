@@ -26,6 +26,7 @@ def crosscheck(raw: dict[str, object]) -> Iterator[Found]:
     yield from _listeners(raw)
     yield from _keyring(raw)
     yield from _peppers(raw)
+    yield from _sources(raw)
     yield from _twice(
         ("responses", "ratelimit_headers"),
         [str(style) for style in _list(_mapping(raw.get("responses")).get("ratelimit_headers"))],
@@ -92,6 +93,16 @@ def _keyring(raw: dict[str, object]) -> Iterator[Found]:
         yield from _secret(("keys", "keyring", index, "secret"), fields.get("secret"))
 
 
+def _sources(raw: dict[str, object]) -> Iterator[Found]:
+    seen: list[tuple[str, str]] = []
+    for index, source in enumerate(_list(_mapping(raw.get("credentials")).get("sources"))):
+        fields = _mapping(source)
+        place = (str(fields.get("header")).lower(), str(fields.get("scheme")).lower())
+        if place in seen:
+            yield ("credentials", "sources", index), "stands twice", ""
+        seen.append(place)
+
+
 def _peppers(raw: dict[str, object]) -> Iterator[Found]:
     pepper = _mapping(raw.get("keys")).get("pepper")
     if isinstance(pepper, list | tuple):
@@ -116,10 +127,10 @@ def address_fault(address: str) -> str:
     if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         return "must be HOST:PORT or unix:PATH"
     try:
-        ipaddress.ip_address(host.strip("[]"))
+        bare = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return "" if host == "localhost" else "the host must be an IP address or localhost"
-    return ""
+    return "an IPv6 address stands in brackets: [::1]:9001" if bare.version == 6 and host[0] != "[" else ""
 
 
 def is_local(address: str) -> bool:

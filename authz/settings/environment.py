@@ -39,6 +39,9 @@ def override(
     taken: dict[Path, str] = {}
     faults: list[SettingsFault] = []
     for variable in sorted(environ):
+        if near := _near_miss(variable, defaults):
+            faults.append(SettingsFault(f"${variable}", near[0], near[1], near[2]))
+            continue
         segments = _segments(variable, defaults)
         if not segments:
             continue
@@ -52,6 +55,20 @@ def override(
         else:
             taken[path] = f"${variable}"
     return merged, taken, faults
+
+
+def _near_miss(variable: str, defaults: Mapping[str, object]) -> tuple[str, str, str] | None:
+    """`AUTHZ_STORE_URL` and `AUTHZ_STORE`: they would be ignored, and nobody would know."""
+    name = variable.removeprefix(PREFIX).lower()
+    if name == variable.lower() or "__" in name:
+        return None
+    if name in defaults and not isinstance(defaults[name], str):
+        return name, "is not one value: set its fields, each by its path", ""
+    for section, fields in defaults.items():
+        field = name.removeprefix(f"{section}_")
+        if isinstance(fields, dict) and field != name and field in fields:
+            return f"{section}.{field}", "two underscores part the names of a path", f"AUTHZ_{section}__{field}".upper()
+    return None
 
 
 def _segments(variable: str, defaults: Mapping[str, object]) -> list[str]:

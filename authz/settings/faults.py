@@ -20,6 +20,12 @@ _LATER_VALUES: Final = {
     | {"EdDSA"},
     ("responses", "format"): {"vinfer", "inferno", "voiceinfra"},
 }
+_SHAPES: Final = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    "too_short": "must not be empty",
+    "bool_type": "must be true or false",
+}
 _LATER_FIELDS: Final = re.compile(
     r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.(retain_token|accept_sessions|issuers)"
     r"|request_rules|trusted_proxies|routes\.\d+\.rules"
@@ -81,6 +87,8 @@ def _told(fault: dict[str, object], model: type[BaseModel]) -> tuple[Path, str, 
         return path, f"{what} not supported by this version yet", ""
     if kind == "extra_forbidden":
         return path, "unknown field", nearest(path[-1], _fields_at(model, path[:-1]))
+    if kind in _SHAPES:
+        return path, _SHAPES[kind], ""
     if kind == "missing":
         return path, "is required", ""
     if kind == "literal_error":

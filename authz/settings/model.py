@@ -7,6 +7,7 @@ Models are frozen and refuse unknown fields; faults between fields are `crossche
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -21,6 +22,11 @@ from authz.settings.units import DURATION_PATTERN, LIMIT_PATTERN, format_limit, 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _STORE_URL: Final = re.compile(r"embedded|(redis|rediss|unix|redis\+cluster)://\S+")
+
+
+_URL_PARAMETERS: Final = frozenset(
+    {"db", "username", "password", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs"}
+)
 
 
 class Model(BaseModel):
@@ -42,6 +48,8 @@ def _absolute_glob(pattern: str) -> str:
 def _header_name(name: str) -> str:
     if _HEADER.fullmatch(name.lower()) is None:
         raise ValueError("must be the name of a header")
+    if name.lower() == "host" or name.lower().startswith("x-authz-"):
+        raise ValueError("this header is not a client's to put a key into")
     return name.lower()
 
 
@@ -50,6 +58,15 @@ def _store_url(url: str) -> str:
         raise ValueError("redis+sentinel:// is not supported yet; use redis://, rediss://, unix:// or redis+cluster://")
     if _STORE_URL.fullmatch(url) is None:
         raise ValueError("must be 'embedded' or redis://, rediss://, unix:// or redis+cluster:// and an address")
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError as exc:
+        raise ValueError("the address is not HOST:PORT") from exc
+    if parts.scheme.startswith("redis") and not host and port is None:
+        raise ValueError("names no host")
+    if odd := sorted({name for name, _ in parse_qsl(parts.query)} - _URL_PARAMETERS):
+        raise ValueError(f"unknown parameter {odd[0]!r}; known: {', '.join(sorted(_URL_PARAMETERS))}")
     return url
 
 
@@ -157,7 +174,7 @@ class Keys(Model):
     retain_token: Literal[False] = False
     keyring: Annotated[tuple[KeyringEntry, ...], Field(min_length=1, strict=False)] = (KeyringEntry(),)
     issuers: Annotated[tuple[object, ...], Field(max_length=0, strict=False)] = ()
-    audience: str | None = None
+    audience: Annotated[str, Field(min_length=1)] | None = None
     accept_sessions: Literal[False] = False
     leeway: Annotated[DurationMs, _at_most("1h")] = Field(default="10s")  # type: ignore[assignment]
 

@@ -126,10 +126,16 @@ async def test_on_error_decides_what_happens_while_the_store_is_away(
 ) -> None:
     """`allow` lets pass what signature and scopes allow; never what is known to be revoked, nor what is not genuine."""
     key = await hurt.admin.create(NewKey("test", scopes=("read-only",)))
-    dead = await hurt.admin.create(NewKey("dead", scopes=("read-only",)))
+    dead, bulk = [
+        await hurt.admin.create(NewKey(name, subject=name, scopes=("read-only",))) for name in ("dead", "bulk")
+    ]
     authorizer = pipeline(configuration(store={"on_error": on_error}), hurt)
+    for revoked in (dead, bulk):  # used before, so that they are remembered as good
+        assert isinstance(await authorizer.check(request(revoked.token)), Allow)
     await hurt.admin.revoke(dead.record.id)
-    assert (await authorizer.check(request(dead.token))).reason is Reason.REVOKED
+    await hurt.admin.revoke_subject("bulk")
+    for revoked in (dead, bulk):
+        assert (await authorizer.check(request(revoked.token))).reason is Reason.REVOKED
     assert isinstance(await authorizer.check(request(key.token)), Allow)
 
     victim.pause()
@@ -139,7 +145,8 @@ async def test_on_error_decides_what_happens_while_the_store_is_away(
                 break
         assert decision.reason is reason
         if on_error == "allow":
-            assert (await authorizer.check(request(dead.token))).reason is Reason.REVOKED
+            for revoked in (dead, bulk):
+                assert (await authorizer.check(request(revoked.token))).reason is Reason.REVOKED
             assert (await authorizer.check(request(key.token, "POST"))).reason is Reason.INSUFFICIENT_SCOPE
             assert (await authorizer.check(request(key.token[:-4] + "AAAA"))).reason is Reason.BAD_SIGNATURE
             assert (await authorizer.check(request(key.token, path="/nowhere"))).reason is Reason.NO_ROUTE

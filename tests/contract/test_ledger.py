@@ -1,9 +1,12 @@
 """The ledger's promises, on every kind of store."""
 
 import asyncio
+import math
+import struct
 
 import pytest
 
+from authz.adapters.redis import keys
 from authz.admin.keys import NewKey
 from authz.core.admission import Status
 from authz.core.bucket import Limit, Quota
@@ -189,6 +192,29 @@ async def test_an_emptied_store_is_a_fault_and_no_amnesty(sidecar: Parts) -> Non
     with pytest.raises(StoreFault, match="lost what it held"):
         await sidecar.ledger.admit(admission(key))
     assert await sidecar.store.probe() == "foreign"
+
+
+@pytest.mark.parametrize("kind", ["group", "version", "not a number"])
+async def test_one_keys_damaged_state_is_its_own_fault(sidecar: Parts, kind: str) -> None:
+    """Neither taken for absent nor the end of the batch: the other checks of the same call are answered."""
+    healthy = await new_key(sidecar, subject="alice")
+    broken = await new_key(sidecar, subject="alice")
+    at = keys.partition("s:alice")
+    name, value = {
+        "group": (keys.group(at, "default", f"k:{broken.id}"), b"x" * 17),
+        "version": (keys.name(at, "v", broken.id), b"garbage"),
+        "not a number": (keys.group(at, "default", f"k:{broken.id}"), struct.pack("<dddd", 5, 60, math.nan, 0) * 2),
+    }[kind]
+    await sidecar.store.call("test", "SET", name, value)
+
+    ended = await asyncio.gather(
+        *(sidecar.ledger.admit(admission(key, group(f"k:{key.id}", FIVE, FIVE))) for key in (healthy, broken, healthy)),
+        return_exceptions=True,
+    )
+
+    assert [getattr(outcome, "status", None) for outcome in ended] == [Status.ADMITTED, None, Status.ADMITTED]
+    assert isinstance(ended[1], StoreFault)
+    assert not ended[1].trustworthy
 
 
 async def test_a_store_that_never_held_a_key_is_a_fault(sidecar: Parts) -> None:

@@ -191,6 +191,7 @@ async def test_an_envoy_route_may_ask_for_more(made: Parts) -> None:
     assert [answer.reason for answer in limited] == [Reason.ALLOWED, Reason.ALLOWED, Reason.RATE_LIMITED]
     assert (await check(made, None, path="/healthz", scopes="admin")).reason is Reason.MISSING_CREDENTIAL
     assert (await check(made, mine.token, path="/healthz", scopes="admin")).reason is Reason.INSUFFICIENT_SCOPE
+    assert isinstance(await check(made, mine.token, scope="admin"), Fault)  # not `scopes`: a typo must not be no demand
     unknown = await check(made, mine.token, limits="brust")
     assert isinstance(unknown, Fault)
     assert unknown.reason is Reason.INTERNAL_ERROR

@@ -164,6 +164,18 @@ async def test_a_record_that_cannot_be_read_is_a_fault(sidecar: Parts) -> None:
         await sidecar.records.find("w:acme", key.id)
 
 
+async def test_a_record_that_lost_its_version_is_a_fault_and_one_with_its_revocation_is_revoked(sidecar: Parts) -> None:
+    key = (await sidecar.admin.create(FULL)).record
+    await sidecar.registry.revoke(key.id, "leaked")
+    version = keys.name(keys.partition("w:acme"), "v", key.id)
+    await sidecar.store.call("test", "DEL", version)
+
+    with pytest.raises(StoreFault, match="cannot be read"):
+        await sidecar.records.find("w:acme", key.id, fresh=True)
+    await sidecar.store.call("test", "SET", version, "7")
+    assert getattr(await sidecar.records.find("w:acme", key.id, fresh=True), "version", None) == -7
+
+
 async def test_records_are_remembered_and_read_anew_on_demand(sidecar: Parts) -> None:
     key = (await sidecar.admin.create(FULL)).record
 

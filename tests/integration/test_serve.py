@@ -1,10 +1,12 @@
 """`authz serve` by itself: start, readiness, faults at start, health, reflection, malformed checks, the end."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +102,72 @@ def test_ready_health_reflection_and_a_clean_end(tmp_path: Path, valkey_url: str
         assert not sidecar.process.is_running
         assert '"event": "stopped"' in sidecar.text()
         assert "Traceback" not in sidecar.text()
+
+
+@pytest.mark.parametrize("engine", ["valkey", "redis", "cluster"])
+def test_ready_on_every_kind_of_store_and_a_503_when_it_is_gone(tmp_path: Path, engine: str) -> None:
+    """An answer within the time-out, never an error or a wait: an error is what `failure_mode_allow` lets pass."""
+    with contextlib.ExitStack() as stack:
+        if engine == "cluster":
+            cluster = stack.enter_context(stores.cluster())
+            url, nodes = cluster.url, cluster.nodes
+        else:
+            nodes = [stores.LocalServer(stores.local_binary(engine))]
+            url = nodes[0].url
+            stack.callback(nodes[0].stop)
+        sidecar = stack.enter_context(serving(tmp_path, url))
+        sidecar.ready()
+        made = run("keys", "create", "--name", "n", "--scope", "read-only", environ=sidecar.environ, cwd=tmp_path)
+        message: Any = external_auth_pb2.CheckRequest()
+        http = message.attributes.request.http
+        http.method, http.path = "GET", "/v1/models"
+        http.headers["authorization"] = f"Bearer {made.stdout.splitlines()[0]}"
+        until_state(sidecar, "up")
+        before = check(sidecar.ports["authz"], message.SerializeToString())
+        for node in nodes:
+            node.kill()
+        gone = [check(sidecar.ports["authz"], message.SerializeToString()) for _ in range(8)]
+        until_state(sidecar, "down")
+
+        assert before.status.code == 0
+        assert {answer.denied_response.status.code for answer in gone} == {503}
+
+
+def until_state(sidecar: Sidecar, state: str) -> None:
+    deadline_s = time.monotonic() + 10
+    while f"store: {state}" not in ask(sidecar.ports["metrics"], "GET", "/readyz?verbose").body.decode():
+        assert time.monotonic() < deadline_s, sidecar.text()
+        time.sleep(0.02)
+
+
+def test_sigterm_under_load_loses_no_check_that_had_an_answer_coming(tmp_path: Path, valkey_url: str) -> None:
+    """Four clients ask one after the other until they are told that it is over: each answer before is an answer."""
+    with serving(tmp_path, valkey_url) as sidecar:
+        sidecar.ready()
+        stopping = threading.Event()
+
+        def ask_on() -> list[int]:
+            codes = []
+            with grpc.insecure_channel(f"127.0.0.1:{sidecar.ports['authz']}") as channel:
+                call: Any = channel.unary_unary("/envoy.service.auth.v3.Authorization/Check")
+                while not stopping.is_set():
+                    answer = external_auth_pb2.CheckResponse.FromString(call(b"", timeout=5))
+                    codes.append(int(answer.denied_response.status.code))
+            return codes
+
+        with ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(ask_on) for _ in range(4)]
+            time.sleep(0.3)
+            sidecar.process.signal(signal.SIGTERM)
+            while status_of(sidecar.ports["metrics"], "/readyz") == 200:
+                pass
+            time.sleep(0.3)  # not ready: whoever asks goes elsewhere in a moment
+            stopping.set()
+            codes = [code for client in clients for code in client.result()]
+
+        assert len(codes) > 20
+        assert set(codes) == {400}
+        assert sidecar.process.ended() == 0
 
 
 def test_sigterm_lets_what_is_under_way_finish(tmp_path: Path) -> None:

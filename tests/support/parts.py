@@ -13,7 +13,7 @@ from authz.adapters.redis.ledger import RedisLedger
 from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
 from authz.admin.keys import KeyAdmin
-from authz.app import Backend, SystemClock, authorizer
+from authz.app import StoreParts, SystemClock, authorizer
 from authz.core.admission import Admission, Group
 from authz.core.bucket import Charge, Limit
 from authz.core.keyrecord import KeyRecord, tenant_of
@@ -76,7 +76,7 @@ def configuration(**settings: object) -> Configuration:
 
 
 def pipeline(configured: Configuration, made: Parts) -> Authorizer:
-    return authorizer(configured, Backend(made.store, made.ledger, made.records, CacheCounts()), CLOCK)
+    return authorizer(configured, StoreParts(made.store, made.ledger, made.records, CacheCounts()), CLOCK)
 
 
 def request(token: str | None, method: str = "GET", path: str = "/v1/models", **context: str) -> Request:

@@ -44,6 +44,9 @@ class Records:
     def remembered(self, _tenant: str, _key_id: str) -> KeyRecord | None:
         return None if isinstance(self.record, StoreFault) else self.record
 
+    def remember(self, _tenant: str, record: KeyRecord) -> None:
+        self.record = record
+
 
 @dataclass
 class Ledger:

@@ -114,7 +114,7 @@ def test_not_ours(tmp_path: Path, variable: str) -> None:
         pytest.param("SETTLEMENT__ESTIMATE", "abc", "settlement.estimate: must be a valid integer",
                      id="a text for a number"),
         pytest.param("SETTLEMENT__ESTIMATE", "1.5", "settlement.estimate: must be a valid integer", id="a fraction"),
-        pytest.param("CREDENTIALS__FORWARD", "1", "credentials.forward: must be a valid boolean",
+        pytest.param("CREDENTIALS__FORWARD", "1", "credentials.forward: must be true or false",
                      id="a number for a boolean"),
         pytest.param("KEYS__AUDIENCE", "7", "keys.audience: must be a valid string", id="a number for a text"),
         pytest.param("LIMITS__DEFAULT__REQUESTS", "60",

@@ -32,6 +32,8 @@ class CheckHandler:
         self._style = style
         self._clock = clock
         self._observer = observer
+        self._under_way = 0
+        self._last_s = clock.monotonic_s()
 
     def replace(self, decide: Callable[[Request], Awaitable[Decision]], style: ResponseStyle) -> None:
         """From the next check on; those under way end as they began."""
@@ -40,6 +42,18 @@ class CheckHandler:
 
     async def __call__(self, message: bytes) -> bytes:
         start_s = self._clock.monotonic_s()
+        self._under_way += 1
+        try:
+            return await self._answer(message, start_s)
+        finally:
+            self._under_way -= 1
+            self._last_s = self._clock.monotonic_s()
+
+    def idle_s(self) -> float:
+        """For how long nothing has been under way."""
+        return 0.0 if self._under_way else self._clock.monotonic_s() - self._last_s
+
+    async def _answer(self, message: bytes, start_s: float) -> bytes:
         decide, style = self._decide, self._style
         request = _UNREADABLE
         decision: Decision = Fault(Reason.INTERNAL_ERROR, "not decided")

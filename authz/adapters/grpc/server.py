@@ -4,6 +4,7 @@ A gRPC server on grpcio: unary methods as bytes to bytes, health and reflection 
 Knows nothing of what the methods do.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,10 @@ _OPTIONS: Final = (
     ("grpc.http2.max_ping_strikes", 0),  # Envoy's keepalive pings an idle connection
     ("grpc.max_metadata_size", 64 * 1024),
 )
+
+
+# A client that is gone is no news; what goes wrong in a handler, the handler tells.
+logging.getLogger("grpc").setLevel(logging.CRITICAL)
 
 
 class ListenError(Exception):

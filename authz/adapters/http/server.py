@@ -1,11 +1,35 @@
 """uvicorn as one of several servers on our event loop: it takes neither signals nor log configuration."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from pathlib import Path
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+MAX_CONNECTIONS: Final = 2048
+FIRST_REQUEST_S: Final = 10.0
+
+
+class ImpatientProtocol(H11Protocol):
+    """Ends connections whose first request does not come: they would count against the limit for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._impatience = self.loop.call_later(FIRST_REQUEST_S, self._end_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._impatience.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_silent(self) -> None:
+        if getattr(self, "cycle", None) is None:
+            self.transport.close()
 
 
 class HttpServer(uvicorn.Server):
@@ -20,7 +44,8 @@ class HttpServer(uvicorn.Server):
                 lifespan="off",
                 server_header=False,
                 ws="none",
-                limit_concurrency=256,
+                http=ImpatientProtocol,
+                limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=15,
                 h11_max_incomplete_event_size=16 * 1024,
                 timeout_graceful_shutdown=2,
@@ -42,8 +67,12 @@ class HttpServer(uvicorn.Server):
 def bind(address: str) -> socket.socket:
     """A listening socket for `HOST:PORT` or `unix:PATH`. Raises: OSError."""
     if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(address.removeprefix("unix:"))
+        if path.is_socket() and listener.connect_ex(str(path)) != 0:
+            path.unlink()  # left behind by one that was killed
+        listener.bind(str(path))
+        listener.listen()
         return listener
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -51,4 +80,5 @@ def bind(address: str) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY on these alone
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, int(port)))
+    listener.listen()  # only now is a port that is partly taken found out
     return listener

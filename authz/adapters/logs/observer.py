@@ -3,6 +3,7 @@
 import logging
 from typing import Final
 
+from authz.adapters.logs.redaction import redacted
 from authz.core.decision import Allow, Decision, Fault
 from authz.core.problems import STATUS
 from authz.core.request import Request
@@ -11,6 +12,8 @@ from authz.core.request import Request
 _log: Final = logging.getLogger("authz.decisions")
 _store_log: Final = logging.getLogger("authz.store")
 _MAX_PATH: Final = 512
+_MAX_READ: Final = 16_384  # of a path, looked through for tokens
+_MAX_METHOD: Final = 32
 _STATES: Final = {
     "up": "the store answers",
     "down": "the store does not answer: checks are decided as store.on_error says",
@@ -50,8 +53,8 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         "reason": decision.reason.value,
         "status": STATUS[decision.reason],
         "route": decision.route,
-        "method": request.method,
-        "path": request.path[:_MAX_PATH],
+        "method": request.method[:_MAX_METHOD],
+        "path": redacted(request.path[:_MAX_READ], _MAX_PATH),
         "client": request.client_address,
         "request_id": request.request_id[:128],
         "duration_ms": round(duration_s * 1000, 3),
@@ -60,9 +63,11 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         fields |= {
             "key_id": decision.principal.key_id,
             "key_prefix": decision.principal.prefix,
-            "subject": decision.principal.subject,
-            "workspace": decision.principal.workspace,
+            "subject": redacted(decision.principal.subject, _MAX_PATH),
+            "workspace": redacted(decision.principal.workspace, _MAX_PATH),
         }
+    if isinstance(decision, Allow) and decision.degraded:
+        fields["degraded"] = True
     if isinstance(decision, Fault):
         fields["detail"] = decision.detail
     elif not isinstance(decision, Allow):

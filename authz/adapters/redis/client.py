@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as LostConnectionError
 from redis.exceptions import TimeoutError as SlowStoreError
 
@@ -79,7 +79,7 @@ class Store:
     def was_reached(self) -> bool:
         return self._id is not None
 
-    async def call(self, operation: str, *command: Any) -> Any:
+    async def call(self, operation: str, *command: Any, **options: Any) -> Any:
         """
         One command. *operation* names it in metrics.
 
@@ -92,7 +92,7 @@ class Store:
         fault: str | None = "cancelled"
         try:
             async with asyncio.timeout(self.timeout_s):
-                reply = await self._commands.execute_command(*command)
+                reply = await self._commands.execute_command(*command, **options)
             fault = None
         except (TimeoutError, SlowStoreError) as exc:
             fault = "timeout"
@@ -103,7 +103,7 @@ class Store:
         except ResponseError as exc:
             fault = "refused"
             raise StoreFault(f"the store refused: {str(exc)[:120]}") from exc
-        except (RedisError, OSError) as exc:
+        except Exception as exc:  # the cluster's errors are no RedisError; whatever it is, the store did not do it
             fault = "unreachable"
             raise StoreFault(f"the store cannot be reached: {_told(exc)}") from exc
         finally:
@@ -176,7 +176,7 @@ class Store:
             await self.call("initialise", "HSETNX", keys.STORE, "partitions", keys.PARTITIONS)
             await self.call("initialise", "HSETNX", keys.STORE, "state", "marking")
             found = await self._read_head()
-        if found["state"] == "marking":
+        if found.get("state") != "ready":
             for partition in range(keys.PARTITIONS):
                 await self.call("initialise", "SET", keys.name(partition, "m"), found["id"], "NX")
             await self.call("initialise", "HSET", keys.STORE, "state", "ready")
@@ -192,11 +192,13 @@ class Store:
 
     async def _read_head(self) -> dict[str, str]:
         reply = await self.call("identity", "HGETALL", keys.STORE)
-        found = {k.decode(): v.decode() for k, v in _pairs(reply)}
-        if found and int(found.get("partitions", keys.PARTITIONS)) != keys.PARTITIONS:
+        found = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in _pairs(reply)}
+        if found and found.get("partitions", str(keys.PARTITIONS)) != str(keys.PARTITIONS):
             raise StoreFault(
                 f"the store is cut into {found['partitions']} partitions, not {keys.PARTITIONS}", trustworthy=False
             )
+        if found and ("id" not in found or found.get("state", "marking") not in {"marking", "ready"}):
+            raise StoreFault(f"{keys.STORE} does not say whose store this is: it was damaged", trustworthy=False)
         return found
 
     async def now_us(self) -> int:
@@ -207,8 +209,10 @@ class Store:
     async def eviction_policy(self) -> str | None:
         """What the store does when it is full; None: it will not say (managed services forbid CONFIG)."""
         with contextlib.suppress(StoreFault):
-            reply = dict(_pairs(await self.call("config", "CONFIG", "GET", "maxmemory-policy")))
-            return next((value.decode() for value in reply.values()), None)
+            node = {"target_nodes": RedisCluster.RANDOM} if self.is_cluster else {}
+            reply = await self.call("config", "CONFIG GET", "maxmemory-policy", **node)
+            values: list[Any] = [value for _, value in _pairs(reply)]  # redis-py makes texts of this reply alone
+            return next((value if isinstance(value, str) else value.decode() for value in values), None)
         return None
 
     async def close(self) -> None:

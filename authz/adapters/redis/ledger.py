@@ -11,8 +11,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from redis.exceptions import RedisError
-
 from authz.adapters.redis import keys
 from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.packing import PackedCheck, pack, unpack
@@ -57,6 +55,8 @@ class RedisLedger:
             self._waiting -= 1
         if answer.status is Status.NOT_OURS:
             raise not_ours()
+        if answer.status is Status.DAMAGED:
+            raise StoreFault("the state of this key in the store cannot be read", trustworthy=False)
         return answer
 
     def _lane(self, number: int) -> "_Lane":
@@ -125,11 +125,13 @@ class _Lane:
     async def _call(self, batch: list[_Waiting]) -> None:
         try:
             answers = await self._ask([waiting.check for waiting in batch])
-        except (StoreFault, RedisError) as exc:
-            fault = exc if isinstance(exc, StoreFault) else StoreFault(f"the store refused: {type(exc).__name__}")
+        except BaseException as exc:  # whatever it is, nobody is left waiting
+            fault = exc if isinstance(exc, StoreFault) else StoreFault(f"the store was not asked: {type(exc).__name__}")
             for waiting in batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(fault)
+            if not isinstance(exc, Exception):
+                raise
             return
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():

@@ -11,6 +11,7 @@ from authz.pb.authz.store.v1 import record_pb2
 from authz.ports import StoreFault
 
 
+MAX_VERSION: Final = 2**53  # what Lua's numbers hold
 _ISSUED: Final = struct.Struct("<d")
 
 
@@ -50,9 +51,17 @@ def decode(stored: bytes, version: bytes | None, revocation: bytes | None) -> Ke
             limits={unit: Limit(limit.capacity, limit.period_s) for unit, limit in message.limits.items()},
             created_at_us=int(issued_us),
             expires_at_us=message.expires_at_us or None,
-            version=int(version or 0),
+            version=_version(version, is_revoked=revocation is not None),
             revoked_at_us=int(revoked_at) if revoked_at else None,
             revoked_reason=reason,
         )
-    except (DecodeError, ValueError, struct.error) as exc:
+    except (DecodeError, ValueError, OverflowError, struct.error) as exc:
         raise StoreFault("a key's record in the store cannot be read") from exc
+
+
+def _version(stored: bytes | None, *, is_revoked: bool) -> int:
+    """A record without a version has lost it: it must not pass for one that nobody revoked. Raises: ValueError."""
+    version = int(stored or 0)
+    if not 1 <= abs(version) < MAX_VERSION:
+        raise ValueError("not a version")
+    return -abs(version) if is_revoked else version

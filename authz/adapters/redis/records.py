@@ -46,6 +46,9 @@ class CachedRecords:
     def remembered(self, tenant: str, key_id: str) -> KeyRecord | None:
         return self._known.get((tenant, key_id))
 
+    def remember(self, tenant: str, record: KeyRecord) -> None:
+        self._keep((tenant, record.id), record)
+
     async def _load(self, place: tuple[str, str]) -> KeyRecord | None:
         tenant, key_id = place
         partition = keys.partition(tenant)
@@ -62,7 +65,10 @@ class CachedRecords:
             del self._loading[place]
         if load.cancelled() or load.exception() is not None:
             return
-        self._known[place] = load.result()
+        self._keep(place, load.result())
+
+    def _keep(self, place: tuple[str, str], record: KeyRecord | None) -> None:
+        self._known[place] = record
         self._known.move_to_end(place)
         if len(self._known) > self._cache_size:
             self._known.popitem(last=False)

@@ -58,8 +58,9 @@ class RedisKeyRegistry:
         return found[0] if found else None
 
     async def _by_prefix(self, display: str) -> KeyRecord | None:
-        key_id = await self._store.call("reserve", "GET", keys.prefix(display[-8:]))
-        record = await self.read(key_id.decode()) if key_id else None
+        found = await self._store.call("reserve", "GET", keys.prefix(display[-8:]))
+        key_id = found.decode("utf-8", "replace") if found else ""
+        record = await self.read(key_id) if partition_of(key_id) is not None else None
         return record if record and record.prefix == display else None
 
     async def all(self) -> Sequence[KeyRecord]:
@@ -87,7 +88,10 @@ class RedisKeyRegistry:
             for record in records
             for name in (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace or "-"))
         ]
-        upto = [int(value or 0) for value in await self._store.call("list", "MGET", *names)]
+        try:
+            upto = [int(value or 0) for value in await self._store.call("list", "MGET", *names)]
+        except ValueError as exc:
+            raise StoreFault("a bulk revocation in the store cannot be read") from exc
         return [
             _revoked_in_bulk(record, max(pair))
             for record, pair in zip(records, zip(upto[::2], upto[1::2], strict=True), strict=True)

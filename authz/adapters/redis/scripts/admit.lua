@@ -18,7 +18,8 @@
 --          I4 cost (units); capacity 0 = no limit in this place
 -- Returns one flat array of whole numbers: the store's clock (µs), then for each check:
 --          status  0 admitted · 1 refused by a bucket · 2 version is stale · 3 key revoked · 4 revoked in bulk
---                  5 no such record · 6 not our store · 7 token dead           (2 to 7: nothing more follows)
+--                  5 no such record · 6 not our store · 7 token dead · 8 its state cannot be read
+--                  (2 to 8: nothing more follows)
 --          bucket that refused (from 1; 0 none), wait until admitted (µs; 0 now, -1 never)
 --          then each bucket: level left (units; < 0 owed; 0 where no limit), time until full (µs)
 -- state: d capacity, d period (s), d anchor (µs), d spent (units): see authz/core/bucket.py, which this equals. Never format a
@@ -49,15 +50,18 @@ while pos <= size do
   local status, v = 0, read[k + 1]
   if read[k] ~= id then status = 6
   elseif v then
-    v = v + 0
-    if v < 0 then status = 3 elseif v ~= version then status = 2 end
+    v = tonumber(v)
+    if not v or v ~= v then status = 8 elseif v < 0 then status = 3 elseif v ~= version then status = 2 end
   elseif version ~= 0 then status = 5 end
   k = k + 2
   if flags >= 2 then
     for bit = 2, 4, 2 do
       if flags % (bit + bit) >= bit then
         local upto = read[k]
-        if upto and status == 0 and issued <= upto + 0 then status = 4 end
+        if upto and status == 0 then
+          upto = tonumber(upto)
+          if not upto or upto ~= upto then status = 8 elseif issued <= upto then status = 4 end
+        end
         k = k + 1
       end
     end
@@ -71,10 +75,11 @@ while pos <= size do
     end
     o = o + 1; out[o] = status
   else
-    local spend, wait, refused, changed, B = flags % 2 == 1, 0, 0, false, 0
+    local spend, wait, refused, changed, B, damaged = flags % 2 == 1, 0, 0, false, 0, false
     for g = 1, groups do                        -- look at every bucket
       local key, count = KEYS[k + g - 1]
       local state = last[key] or read[k + g - 1]
+      if state and #state % 32 ~= 0 then damaged = true; state = nil end
       count, pos = unpack('<B', blob, pos)
       for b = 0, count - 1 do
         local n, p, c
@@ -84,6 +89,7 @@ while pos <= size do
         if n > 0 and state and #state > 32 * b then
           local n0, p0
           n0, p0, a, s = unpack('<dddd', state, 32 * b + 1)
+          if n0 ~= n0 or p0 ~= p0 or a ~= a or s ~= s then damaged = true; n0, p0, a, s = 0, 1, now, 0 end
           if now < a then a = now end           -- the clock went back
           local r, f, span = now - a, 0, p0 * US
           if r >= span and s > 0 then           -- strike out whole periods
@@ -108,34 +114,38 @@ while pos <= size do
       end
       E[g] = B
     end
-    local ok = refused == 0
-    out[o + 1], out[o + 2], out[o + 3] = ok and 0 or 1, refused, wait
-    o = o + 3
-    ok = ok and spend
-    local write, b = ok or changed and spend, 1
-    for g = 1, groups do                        -- spend from all or from none
-      local live, x = 0, 0
-      for i = b, E[g] do
-        local n, p, s, level, full = N[i], P[i], S[i], L[i], 0
-        if n > 0 then
-          if ok and C[i] > 0 then
-            s = min(s + C[i], n * floor(DEBT / (p * US)), DEBT); level = level - C[i]
+    if damaged then
+      o = o + 1; out[o] = 8
+    else
+      local ok = refused == 0
+      out[o + 1], out[o + 2], out[o + 3] = ok and 0 or 1, refused, wait
+      o = o + 3
+      ok = ok and spend
+      local write, b = ok or changed and spend, 1
+      for g = 1, groups do                        -- spend from all or from none
+        local live, x = 0, 0
+        for i = b, E[g] do
+          local n, p, s, level, full = N[i], P[i], S[i], L[i], 0
+          if n > 0 then
+            if ok and C[i] > 0 then
+              s = min(s + C[i], n * floor(DEBT / (p * US)), DEBT); level = level - C[i]
+            end
+            if s > 0 then
+              full = A[i] + needed(s, n, p) - now
+              if full > live then live = full end
+            end
           end
-          if s > 0 then
-            full = A[i] + needed(s, n, p) - now
-            if full > live then live = full end
-          end
+          X[x + 1], X[x + 2], X[x + 3], X[x + 4] = n, p, A[i], s
+          x = x + 4
+          out[o + 1], out[o + 2] = level, full
+          o = o + 2
         end
-        X[x + 1], X[x + 2], X[x + 3], X[x + 4] = n, p, A[i], s
-        x = x + 4
-        out[o + 1], out[o + 2] = level, full
-        o = o + 2
-      end
-      b = E[g] + 1
-      if write and live > 0 then
-        local key = KEYS[k + g - 1]
-        last[key] = pack(FORMAT[x / 4] or '<' .. string.rep('d', x), values(X, 1, x))
-        ttl[key] = ceil(live / 1000)
+        b = E[g] + 1
+        if write and live > 0 then
+          local key = KEYS[k + g - 1]
+          last[key] = pack(FORMAT[x / 4] or '<' .. string.rep('d', x), values(X, 1, x))
+          ttl[key] = ceil(live / 1000)
+        end
       end
     end
   end
