@@ -1,0 +1,37 @@
+"""Tokens and e-mail addresses are not logged, wherever a client or a customer put them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.adapters.logs.redaction import redacted
+
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("/v1/models", "/v1/models", id="nothing"),
+        pytest.param(f"/v1/sk-live-{JWT}/x", "/v1/[token]/x", id="key in a path"),
+        pytest.param(f"/v1/{JWT}", "/v1/[token]", id="bare JWT"),
+        pytest.param(f"/v1/{JWT[:24]}", "/v1/[token]", id="the beginning of one"),
+        pytest.param(f"/a/{JWT}/b/{JWT}", "/a/[token]/b/[token]", id="two"),
+        pytest.param("alice@example.com", "[email]", id="address"),
+        pytest.param("/users/alice.b%40example.com/x", "/users/[email]/x", id="escaped address"),
+        pytest.param("key_7d0b62f13f0k3x9v1tqm", "key_7d0b62f13f0k3x9v1tqm", id="an id stays"),
+    ],
+)
+def test_redacted(text: str, expected: str) -> None:
+    assert redacted(text, 512) == expected
+
+
+def test_cut_after_redaction() -> None:
+    """A token must not survive by being cut in two."""
+    assert redacted("x" * 500 + "/" + JWT, 512) == "x" * 500 + "/[token]"
+
+
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_no_token_survives_its_surroundings(before: str, after: str) -> None:
+    assert "eyJhbGciOi" not in redacted(before + JWT + after, 512)
