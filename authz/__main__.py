@@ -2,11 +2,14 @@
 
 import sys
 
-from authz.cli.main import run
-
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:]))
+    try:
+        from authz.cli.main import run  # noqa: PLC0415 - loading takes a moment, in which Ctrl-C may come
+
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
