@@ -11,14 +11,12 @@ class Script:
 
     name: str
     text: str = field(repr=False)
-
-    @property
-    def sha(self) -> str:
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+    sha: str
 
 
 def _load(name: str) -> Script:
-    return Script(name, resources.files(__name__).joinpath(f"{name}.lua").read_text("utf-8"))
+    text = resources.files(__name__).joinpath(f"{name}.lua").read_text("utf-8")
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 ADMIT = _load("admit")
