@@ -227,3 +227,13 @@ async def _touched(cluster: stores.Cluster) -> set[str]:
                     seen |= {word for word in event["command"].split() if word.startswith("authz:")}
             monitor.__exit__(None, None, None)
     return seen
+
+
+async def test_a_workspace_called_a_dash_is_one_like_any_other(sidecar: Parts) -> None:
+    """Keys without a workspace are not its own: revoking it leaves them alone, in the list as in the check."""
+    keyless = [(await sidecar.admin.create(NewKey("n"))).record for _ in range(150)]  # some share its partition
+    await sidecar.admin.revoke_workspace("-")
+    now_us = await sidecar.registry.now_us()
+
+    assert {key.state(now_us) for key in await sidecar.admin.list()} == {KeyState.ACTIVE}
+    assert len(keyless) == 150

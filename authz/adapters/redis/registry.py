@@ -42,7 +42,7 @@ class RedisKeyRegistry:
             keys.name(at, "i"),
             keys.name(at, "v", record.id),
             keys.name(at, "x", record.subject),
-            keys.name(at, "w", record.workspace or "-"),
+            keys.name(at, "w", record.workspace),
             keys.name(at, "r", record.id),
             keys.name(at, "k"),
         ]
@@ -86,7 +86,7 @@ class RedisKeyRegistry:
         names = [
             name
             for record in records
-            for name in (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace or "-"))
+            for name in (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace))
         ]
         try:
             upto = [int(value or 0) for value in await self._store.call("list", "MGET", *names)]
