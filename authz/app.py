@@ -1,7 +1,6 @@
 """The composition root: settings → clients → adapters → pipeline. `sidecar` puts servers around it."""
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -30,7 +29,7 @@ from authz.ports import Clock, StoreObserver
 from authz.settings import Configuration, Settings, build
 
 
-_log: Final = logging.getLogger(__name__)
+PATIENCE_S: Final = 5.0  # for a command's calls to the store: people and scripts wait longer than a check may
 
 
 class SystemClock:

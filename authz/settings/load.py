@@ -19,8 +19,6 @@ from authz.settings.model import SecretRef, Settings
 DEFAULT_FILE: Final = "authz.yaml"
 MAX_FILE_BYTES: Final = 1024 * 1024
 MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash
-
-
 _KEY_FILES: Final = (b"-----BEGIN", b"ssh-", b"ecdsa-")
 
 

@@ -7,9 +7,9 @@ from jwt.algorithms import HMACAlgorithm
 
 
 HMACS: Final = {
-    "HS256": (HMACAlgorithm(HMACAlgorithm.SHA256), 32),
-    "HS384": (HMACAlgorithm(HMACAlgorithm.SHA384), 48),
-    "HS512": (HMACAlgorithm(HMACAlgorithm.SHA512), 64),
+    "HS256": HMACAlgorithm(HMACAlgorithm.SHA256),
+    "HS384": HMACAlgorithm(HMACAlgorithm.SHA384),
+    "HS512": HMACAlgorithm(HMACAlgorithm.SHA512),
 }
 
 
@@ -28,8 +28,7 @@ class VerificationKey:
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """In constant time (`hmac.compare_digest` within PyJWT)."""
-        algorithm, _ = HMACS[self.algorithm]
-        return algorithm.verify(message, self.secret, signature)
+        return HMACS[self.algorithm].verify(message, self.secret, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from typing import Final
 from authz.adapters.jwt.keyring import Keyring
 from authz.adapters.jwt.strict_json import NotStrictError, decode_segment, load_object
 from authz.core.claims import Claims, ClaimsPolicy, judge_time, read_claims
+from authz.core.credential import MAX_CREDENTIAL_CHARS
 from authz.core.decision import Reason, Refusal
 from authz.ports import Clock
 
 
-MAX_TOKEN_CHARS: Final = 8192
+MAX_TOKEN_CHARS: Final = MAX_CREDENTIAL_CHARS
 CACHE_SIZE: Final = 20_000
 
 # RFC 7515 §4.1.11 and RFC 7797: extensions that change what is signed, or that must be understood. We understand none.

