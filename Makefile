@@ -6,6 +6,9 @@ STAMP  := $(VENV)/.installed
 PROFILE ?= default
 T ?= tests
 ARGS ?=
+# google/api/*.proto come with googleapis-common-protos; the descriptor set keeps the comments, for the OpenAPI document.
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto -I$$($(BIN)/python -c 'import pathlib, google.api.http_pb2 as m; print(pathlib.Path(m.__file__).parents[2])') --include_source_info
+PROTOS = $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke test lint format proto verify-proto bench wheel image chart clean
@@ -34,11 +37,11 @@ format: $(STAMP) ## mend what a machine can mend
 	$(BIN)/ruff format .
 
 proto: $(STAMP) ## regenerate the stubs of our own protos
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=authz/pb --pyi_out=authz/pb $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
+	@$(PROTOC) --python_out=authz/pb --pyi_out=authz/pb --descriptor_set_out=authz/pb/descriptors.binpb $(PROTOS)
 
 verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && \
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=$$tmp --pyi_out=$$tmp $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort) && \
+	$(PROTOC) --python_out=$$tmp --pyi_out=$$tmp --descriptor_set_out=$$tmp/descriptors.binpb $(PROTOS) && \
 	diff -r -x __init__.py -x __pycache__ $$tmp authz/pb || { echo "authz/pb is not what proto/ says: run 'make proto'"; exit 1; }
 
 bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)

@@ -4,28 +4,41 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
+from authz.adapters.admin.service import ROUTE, Door, KeyService
+from authz.adapters.argon2.hasher import Argon2Hasher
+from authz.adapters.crypto.vault import AesVault
 from authz.adapters.envoy.codec import ResponseStyle
 from authz.adapters.jwt.keyring import Keyring, VerificationKey
 from authz.adapters.jwt.signer import JwtSigner
-from authz.adapters.jwt.verifier import CacheCounts, JwtVerifier
+from authz.adapters.jwt.verifier import SESSION_TYPE, CacheCounts, JwtVerifier
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.embedded import EmbeddedStore
 from authz.adapters.redis.ledger import RedisLedger
+from authz.adapters.redis.opaque import RedisOpaqueTokens
 from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
+from authz.adapters.redis.users import RedisUserRegistry
+from authz.admin.actor import ADMIN
+from authz.admin.answers import Answers
 from authz.admin.keys import KeyAdmin
+from authz.admin.users import Login, UserAdmin
 from authz.core.claims import ClaimsPolicy
 from authz.core.decision import Decision
+from authz.core.event import Event
+from authz.core.pepper import Peppers
+from authz.core.policy import Policy
 from authz.core.problems import FORMATS
 from authz.core.request import Request
-from authz.pipeline import Authorizer
-from authz.ports import Clock, StoreObserver
+from authz.core.scope import ScopeTable
+from authz.pipeline import Authorizer, CredentialRules
+from authz.ports import AuditObserver, Clock, NewToken, StoreObserver
 from authz.settings import Configuration, Settings, build
 
 
@@ -61,6 +74,10 @@ class Observers:
     def store_state(self, state: str) -> None:
         for observer in self.all:
             observer.store_state(state)
+
+    def changed(self, event: Event) -> None:
+        for observer in self.all:
+            observer.changed(event)
 
 
 def keyring(configuration: Configuration) -> Keyring:
@@ -99,14 +116,45 @@ def embedded_folder() -> Path:
     return Path(os.environ.get("AUTHZ_DATA", "authz-data"))
 
 
-def key_admin(configuration: Configuration, store: Store) -> KeyAdmin:
-    settings = configuration.settings
+def peppers(configuration: Configuration) -> Peppers:
+    return Peppers(configuration.peppers)
+
+
+def key_admin(configuration: Configuration, store: Store, observer: AuditObserver) -> KeyAdmin:
+    """Without secrets (*configuration* was loaded so): reading and revoking work, making tokens does not."""
+    keys, secrets = configuration.settings.keys, configuration.keyring_secrets
     return KeyAdmin(
         registry=RedisKeyRegistry(store),
-        signer=JwtSigner(keyring(configuration), settings.keys.audience),
-        prefix=settings.keys.prefix,
-        known_scopes=build.policy(settings).scopes.names,
+        signer=JwtSigner(keyring(configuration), keys.audience) if secrets else _NoSigner(),
+        peppers=peppers(configuration),
+        prefix=keys.prefix,
+        kind=keys.kind,
+        scopes=ScopeTable(dict(configuration.settings.scopes)),
+        observer=observer,
+        vault=AesVault(secrets, "retained token") if keys.retain_token and secrets else None,
+        foreign=not keys.require_record,
     )
+
+
+class _NoSigner:
+    def sign(self, token: NewToken) -> str:
+        raise RuntimeError(f"no secrets were loaded to sign {token.jti} with")
+
+
+def user_admin(configuration: Configuration, store: Store, observer: AuditObserver) -> UserAdmin:
+    return UserAdmin(
+        registry=RedisUserRegistry(store),
+        hasher=Argon2Hasher(),
+        scopes=ScopeTable(dict(configuration.settings.scopes)),
+        observer=observer,
+    )
+
+
+def command_service(configuration: Configuration, store: Store, observer: AuditObserver) -> KeyService:
+    """KeyService for the command line: straight in the store, as nobody's caller."""
+    keys = key_admin(configuration, store, observer)
+    vault = AesVault(configuration.keyring_secrets or (os.urandom(32),), "remembered answer")
+    return KeyService(door=None, keys=keys, answers=Answers(keys.registry, vault), login=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +165,7 @@ class StoreParts:
     ledger: RedisLedger
     records: CachedRecords
     counts: CacheCounts
+    hasher: Argon2Hasher = field(default_factory=Argon2Hasher)
 
     @classmethod
     def on(cls, store: Store, clock: Clock, observer: StoreObserver) -> Self:
@@ -126,16 +175,77 @@ class StoreParts:
 def authorizer(configuration: Configuration, parts: StoreParts, clock: Clock) -> Authorizer:
     """The pipeline of one configuration."""
     settings = configuration.settings
-    audience = (settings.keys.audience,) if settings.keys.audience else ()
-    claims = ClaimsPolicy(audience, settings.keys.leeway / 1000)
-    return Authorizer(
+    return _authorizer(
+        configuration,
+        parts,
+        clock,
         policy=build.policy(settings),
         rules=build.credential_rules(settings),
-        verifier=JwtVerifier(keyring(configuration), claims, clock, counts=parts.counts),
-        records=parts.records,
-        ledger=parts.ledger,
+        sessions=settings.keys.accept_sessions,
         open_on_error=settings.store.on_error == "allow",
     )
+
+
+def _authorizer(
+    configuration: Configuration,
+    parts: StoreParts,
+    clock: Clock,
+    *,
+    policy: Policy,
+    rules: CredentialRules,
+    sessions: bool,
+    open_on_error: bool,
+) -> Authorizer:
+    settings = configuration.settings
+    leeway_s = settings.keys.leeway / 1000
+    claims = ClaimsPolicy((settings.keys.audience,) if settings.keys.audience else (), leeway_s)
+    session_claims = ClaimsPolicy((settings.login.audience,), leeway_s, sessions=True) if sessions else None
+    return Authorizer(
+        policy=policy,
+        rules=rules,
+        verifier=JwtVerifier(keyring(configuration), claims, clock, counts=parts.counts, sessions=session_claims),
+        opaque=RedisOpaqueTokens(parts.store, peppers(configuration)),
+        records=parts.records,
+        ledger=parts.ledger,
+        clock=clock,
+        open_on_error=open_on_error,
+    )
+
+
+def key_service(configuration: Configuration, parts: StoreParts, clock: Clock, observer: "Observers") -> KeyService:
+    """
+    KeyService for a running sidecar. Its doors take keys that have a record, and sessions; they are never open because
+    the store is away.
+    """
+    settings = configuration.settings
+    pipeline = _authorizer(
+        configuration,
+        parts,
+        clock,
+        policy=build.admin_policy(settings, ROUTE, ADMIN),
+        rules=replace(build.credential_rules(settings), require_record=True),
+        sessions=True,
+        open_on_error=False,
+    )
+    styles = settings.responses.ratelimit_headers
+    door = Door(pipeline.check, observer, clock, styles, build.trusted_proxies(settings))
+    keys = key_admin(configuration, parts.store, observer)
+    login = Login(
+        users=RedisUserRegistry(parts.store),
+        hasher=parts.hasher,
+        ledger=parts.ledger,
+        signer=JwtSigner(keyring(configuration), settings.login.audience, SESSION_TYPE),
+        lifetime_s=settings.login.lifetime // 1000,
+        per_user=settings.login.limits.get("per_user"),
+        per_address=settings.login.limits.get("per_address"),
+    )
+    answers = Answers(keys.registry, AesVault(configuration.keyring_secrets, "remembered answer"))
+    return KeyService(door=door, keys=keys, answers=answers, login=login)
+
+
+def descriptors() -> bytes:
+    """Our protos with their comments, as `make proto` left them."""
+    return resources.files("authz.pb").joinpath("descriptors.binpb").read_bytes()
 
 
 def response_style(settings: Settings) -> ResponseStyle:

@@ -1,7 +1,7 @@
 """
 The request's one page: how a check is decided, step by step.
 
-    extract → parse → verify → look up → match → judge scope → one step in the store → decision
+    extract → parse → verify (a JWT) or find (an opaque token) → look up → match → judge scope → one step in the store
 
 Local judgement comes first and costs the store nothing; one atomic step then tells revocation and key state, and spends
 only if everything else passed. The answer follows the order of the steps, so a revoked key is told that it is revoked
@@ -11,18 +11,19 @@ before anything is said about scopes. The decision starts as a refusal; an `Allo
 from dataclasses import dataclass, replace
 
 from authz.core.admission import Admission, Admitted, Group, Status
-from authz.core.bucket import Charge, Limit
+from authz.core.bucket import US, Charge, Limit
 from authz.core.claims import Claims
 from authz.core.credential import Source, extract
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
-from authz.core.keyformat import display_prefix, parse_token
-from authz.core.keyrecord import KeyRecord, tenant_of
+from authz.core.keyformat import OpaqueToken, display_prefix, parse_token
+from authz.core.keyrecord import KeyRecord, Rotation, tenant_of
 from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
 from authz.core.principal import Principal
 from authz.core.request import Request
-from authz.ports import KeyRecords, Ledger, OverloadFault, StoreFault, Verifier
+from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, StoreFault, Verifier
 
 
+_REPLACED = "it was replaced when the key was rotated"
 _EXTENSIONS = frozenset({"authz.scopes", "authz.limits"})
 ATTEMPTS = 3  # how often a record may change under one check before that is a fault
 
@@ -40,10 +41,17 @@ class CredentialRules:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is decided locally: who asks, for what, and whether they may. `denied` None: the key's scopes cover it."""
+    """
+    What is decided locally: who asks, for what, and whether they may.
+
+    Args:
+        token: Which of the record's tokens it is; None: there is no record.
+        denied: None: the key's scopes cover what is asked.
+    """
 
     claims: Claims
     record: KeyRecord | None
+    token: Rotation | None
     principal: Principal
     route: Route | None
     limits: tuple[LimitSet, ...]
@@ -59,13 +67,17 @@ class Authorizer:
         policy: Policy,
         rules: CredentialRules,
         verifier: Verifier,
+        opaque: OpaqueTokens,
         records: KeyRecords,
         ledger: Ledger,
+        clock: Clock,
         open_on_error: bool = False,
     ) -> None:
         self._policy = policy
         self._rules = rules
         self._verifier = verifier
+        self._opaque = opaque
+        self._clock = clock
         self._records = records
         self._ledger = ledger
         self._open_on_error = open_on_error
@@ -81,24 +93,29 @@ class Authorizer:
         route = None if ambiguous else self._policy.match(request)
         if route is not None and route.public and not _is_tightened(request):
             return Allow(Reason.PUBLIC, route.name)
-        claims = self._authenticate(request)
-        if isinstance(claims, Refusal):
-            return _denied(claims, route)
+        presented = self._authenticate(request)
+        if isinstance(presented, Refusal):
+            return _denied(presented, route)
+        claims = presented if isinstance(presented, Claims) else None
         try:
+            if isinstance(presented, OpaqueToken):
+                claims = await self._opaque.find(presented.value)
+            if claims is None:
+                return Deny(Reason.UNKNOWN_KEY, route=_name(route))
             return await self._decide(request, route, claims, ambiguous=ambiguous, spend=spend)
         except OverloadFault as fault:
             return Fault(Reason.OVERLOADED, str(fault), _name(route))
         except StoreFault as fault:
             return self._without_store(request, route, claims, fault, ambiguous=ambiguous)
 
-    def _authenticate(self, request: Request) -> Claims | Refusal:
+    def _authenticate(self, request: Request) -> Claims | OpaqueToken | Refusal:
         found = extract(request, self._rules.sources, self._rules.refuse_in_query)
         if found is None:
             return self._missing
         if isinstance(found, Refusal):
             return found
         token = parse_token(found, self._rules.prefix)
-        return token if isinstance(token, Refusal) else self._verifier.verify(token)
+        return self._verifier.verify(token) if isinstance(token, str) else token
 
     async def _decide(
         self, request: Request, route: Route | None, claims: Claims, *, ambiguous: bool, spend: bool
@@ -106,20 +123,18 @@ class Authorizer:
         tenant = tenant_of(claims.workspace, claims.subject)
         fresh = False
         for _ in range(ATTEMPTS):
-            record = await self._records.find(tenant, claims.jti, fresh=fresh)
-            if record is None and self._rules.require_record and not fresh:
-                fresh = True  # it may have been made a moment ago
+            record = await self._records.find(tenant, claims.record_id, fresh=fresh)
+            refusal = self._key_refused(claims, record)
+            if refusal and refusal.reason is not Reason.REVOKED and not fresh:
+                fresh = True  # it may have been made, rotated or put right a moment ago
                 continue
             judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
             if isinstance(judged, Fault):
                 return judged
-            if refusal := self._key_refused(claims, record):
-                if refusal.reason is Reason.BAD_CLAIMS and not fresh:
-                    fresh = True  # the record may have been put right
-                    continue
-                return _denied(refusal, route, judged.principal)
+            if refusal:
+                return _denied(refusal, route, judged.principal if record else None)
             answer = await self._ledger.admit(self._admission(tenant, judged, spend=spend))
-            if answer.status in {Status.REVOKED, Status.REVOKED_IN_BULK}:
+            if _is_to_be_remembered(answer.status, claims):
                 self._records.remember(tenant, _revoked(claims, record))
             if answer.status not in {Status.STALE, Status.NO_RECORD}:
                 return _conclude(judged, answer)
@@ -128,11 +143,16 @@ class Authorizer:
 
     def _key_refused(self, claims: Claims, record: KeyRecord | None) -> Refusal | None:
         if record is None:
-            return Refusal(Reason.UNKNOWN_KEY) if self._rules.require_record else None
+            return Refusal(Reason.UNKNOWN_KEY) if self._rules.require_record or claims.is_session else None
         if record.version < 0:
             return Refusal(Reason.REVOKED)
+        if (record.kind == "user") != claims.is_session:
+            return Refusal(Reason.WRONG_KIND)
         if (record.subject, record.workspace) != (claims.subject, claims.workspace):
             return Refusal(Reason.BAD_CLAIMS, "it names another owner than the key's record")
+        if record.issued(claims.rotation, claims.digest) is None:
+            is_later = claims.rotation > record.current.number and not claims.digest
+            return Refusal(Reason.UNKNOWN_KEY) if is_later else Refusal(Reason.REVOKED, _REPLACED)
         return None
 
     def _judge(
@@ -152,7 +172,8 @@ class Authorizer:
             denied = Deny(Reason.NO_ROUTE, principal=principal)
         elif not self._policy.scopes.covers(principal.scopes, required):
             denied = Deny(Reason.INSUFFICIENT_SCOPE, route=name, principal=principal, required=required)
-        return Judged(claims, record, principal, route, limits, denied)
+        token = record.issued(claims.rotation, claims.digest) if record else None
+        return Judged(claims, record, token, principal, route, limits, denied)
 
     def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
         limits = route.limits if route else ()
@@ -168,33 +189,47 @@ class Authorizer:
         groups = () if judged.denied else _groups(judged.limits, principal, record, self._policy.estimate)
         return Admission(
             tenant=tenant,
-            key_id=claims.jti,
+            key_id=claims.record_id,
             version=record.version if record else 0,
-            issued_us=record.created_at_us if record else int(claims.issued_at_s * 1_000_000),
-            dead_us=record.expires_at_us + self._rules.leeway_us if record and record.expires_at_us else 0,
+            issued_us=_issued_us(claims, record),
+            dead_us=self._dead_us(record, judged.token),
             subject=claims.subject,
             workspace=claims.workspace,
             groups=groups,
             spend=spend and judged.denied is None,
         )
 
+    def _dead_us(self, record: KeyRecord | None, token: Rotation | None) -> int:
+        """From when on the credential is dead, by the store's clock; 0: never. A grace time has no leeway."""
+        ends = []
+        if record is not None and record.expires_at_us is not None:
+            ends.append(record.expires_at_us + self._rules.leeway_us)
+        if token is not None and token.ends_at_us is not None:
+            ends.append(token.ends_at_us)
+        return min(ends, default=0)
+
     def _without_store(
-        self, request: Request, route: Route | None, claims: Claims, fault: StoreFault, *, ambiguous: bool
+        self, request: Request, route: Route | None, claims: Claims | None, fault: StoreFault, *, ambiguous: bool
     ) -> Decision:
         """
-        `on_error: allow` lets pass what signature, claims and scopes allow, and what is not remembered as revoked.
+        `on_error: allow` lets pass what signature, claims and scopes allow, and what is not remembered as dead.
 
-        A store that lost its memory lets nothing pass.
+        A store that lost its memory lets nothing pass; sessions, and opaque tokens that were never seen, do not either.
         """
-        if self._open_on_error and fault.trustworthy:
-            record = self._records.remembered(tenant_of(claims.workspace, claims.subject), claims.jti)
-            judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
-            if isinstance(judged, Fault):
-                return judged
-            if record and (refusal := self._key_refused(claims, record)):
-                return _denied(refusal, route, judged.principal)
-            return judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
-        return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
+        if not self._open_on_error or not fault.trustworthy or claims is None or claims.is_session:
+            return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
+        record = self._records.remembered(tenant_of(claims.workspace, claims.subject), claims.record_id)
+        if record is None and claims.digest:
+            return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
+        judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
+        if isinstance(judged, Fault):
+            return judged
+        if record and (refusal := self._key_refused(claims, record)):
+            return _denied(refusal, route, judged.principal)
+        dead_us = self._dead_us(record, judged.token)
+        if dead_us and self._clock.now_s() * US >= dead_us:
+            return Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
+        return judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
 
 
 def _conclude(judged: Judged, answer: Admitted) -> Decision:
@@ -203,6 +238,8 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
     match answer.status:
         case Status.REVOKED | Status.REVOKED_IN_BULK:
             return Deny(Reason.REVOKED, route=route, principal=principal)
+        case Status.EXPIRED if _is_replaced(judged.token, answer.now_us):
+            return Deny(Reason.REVOKED, _REPLACED, route, principal)
         case Status.EXPIRED:
             return Deny(Reason.EXPIRED, route=route, principal=principal)
         case Status.ADMITTED if judged.denied is None:
@@ -223,19 +260,35 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
             return Fault(Reason.INTERNAL_ERROR, f"the ledger answered {answer.status!r}", route, principal)
 
 
+def _is_replaced(token: Rotation | None, now_us: int) -> bool:
+    return token is not None and token.ends_at_us is not None and now_us >= token.ends_at_us
+
+
+def _issued_us(claims: Claims, record: KeyRecord | None) -> int:
+    """A key is as old as its record, however often it was rotated; a session is as old as its own token."""
+    if record is None or claims.is_session:
+        return int(claims.issued_at_s * US)
+    return record.created_at_us
+
+
+def _is_to_be_remembered(status: Status, claims: Claims) -> bool:
+    """A bulk revocation ends a user's sessions, and not the user."""
+    return status is Status.REVOKED or (status is Status.REVOKED_IN_BULK and not claims.is_session)
+
+
 def _revoked(claims: Claims, record: KeyRecord | None) -> KeyRecord:
     """To be remembered for when the store is away; a token without a record is given one for this."""
     if record is None:
-        record = KeyRecord(claims.jti, "", "jwt", "", claims.subject, claims.workspace)
-    return replace(record, version=-1)
+        record = KeyRecord(claims.record_id, "", "jwt", "", claims.subject, claims.workspace)
+    return replace(record, version=-max(1, abs(record.version)))
 
 
 def _principal(claims: Claims, record: KeyRecord | None, prefix: str) -> Principal:
     """The record's scopes where there is one: they can be changed, a token's cannot."""
     if record is not None:
         return Principal(record.id, record.prefix, record.subject, record.workspace, record.scopes)
-    shown = display_prefix(prefix, claims.jti) or ""
-    return Principal(claims.jti, shown, claims.subject, claims.workspace, claims.scopes or ())
+    shown = display_prefix(prefix, claims.record_id) or ""
+    return Principal(claims.record_id, shown, claims.subject, claims.workspace, claims.scopes or ())
 
 
 def _groups(

@@ -12,7 +12,9 @@ from typing import Protocol
 from authz.core.admission import Admission, Admitted
 from authz.core.claims import Claims
 from authz.core.decision import Decision, Refusal
+from authz.core.event import Event
 from authz.core.keyrecord import KeyRecord
+from authz.core.listing import Filter
 from authz.core.request import Request
 
 
@@ -48,6 +50,16 @@ class Verifier(Protocol):
         The claims of *token* if its signature is ours, its algorithm the key's own and its time now; CPU only.
 
         Never raises on what a client can send.
+        """
+        ...
+
+
+class OpaqueTokens(Protocol):
+    async def find(self, token: str) -> Claims | None:
+        """
+        Whose *token* is, by its digest; None: nobody's. Its checksum was checked.
+
+        Raises: StoreFault.
         """
         ...
 
@@ -90,10 +102,41 @@ class PrefixTakenError(Exception):
     """The display prefix belongs to another key: draw another."""
 
 
-class KeyRegistry(Protocol):
-    """Records as those who manage keys see them; never cached."""
+class NameTakenError(Exception):
+    """Another user has this name."""
 
-    async def create(self, draft: KeyDraft) -> KeyRecord:
+
+class ChangedError(Exception):
+    """Somebody else changed the record since it was read."""
+
+
+class RevokedError(Exception):
+    """The key was revoked: nothing changes it any more."""
+
+
+class BadPageTokenError(ValueError):
+    """Not a page token of this list and filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """`next_token` empty: the last one. `now_us`: the store's clock, by which states were told."""
+
+    records: Sequence[KeyRecord]
+    next_token: str
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    events: Sequence[Event]
+    next_token: str
+
+
+class KeyRegistry(Protocol):
+    """Records as those who manage keys see them; never cached. Each change writes its event with it, or is not made."""
+
+    async def create(self, draft: KeyDraft, event: Event) -> KeyRecord:
         """Marks a store that was never used as ours. Raises: PrefixTakenError; StoreFault."""
         ...
 
@@ -101,19 +144,47 @@ class KeyRegistry(Protocol):
         """By id or by display prefix."""
         ...
 
-    async def all(self) -> Sequence[KeyRecord]:
-        """Newest first."""
+    async def page(self, wanted: Filter, size: int, token: str = "") -> KeyPage:
+        """Newest first. Raises: BadPageTokenError; StoreFault."""
         ...
 
-    async def revoke(self, key_id: str, reason: str) -> None:
+    async def change(self, changed: KeyRecord, event: Event) -> KeyRecord:
+        """*changed*: with the version that was read. Raises: ChangedError; RevokedError; StoreFault."""
+        ...
+
+    async def rotate(self, changed: KeyRecord, event: Event) -> KeyRecord:
+        """*changed*: its last rotation is new. Raises: as `change`."""
+        ...
+
+    async def revoke(self, key_id: str, reason: str, event: Event) -> None:
         """Irreversible; a second time changes nothing. An id without a record is revoked too, wherever it turns up."""
         ...
 
-    async def revoke_subject(self, subject: str) -> None:
-        """Everything of *subject* issued up to now, in every workspace."""
+    async def revoke_subject(self, subject: str, upto_us: int | None, event: Event) -> None:
+        """Everything of *subject* issued up to then (None: now), in every workspace."""
         ...
 
-    async def revoke_workspace(self, workspace: str) -> None: ...
+    async def revoke_workspace(self, workspace: str, upto_us: int | None, event: Event) -> None: ...
+
+    async def revoke_everything(self, upto_us: int, event: Event) -> None: ...
+
+    async def retain(self, record: KeyRecord, sealed: bytes) -> None: ...
+
+    async def retained(self, record: KeyRecord) -> bytes | None: ...
+
+    async def note(self, event: Event, tenant: str) -> None:
+        """Write an event down without a change."""
+        ...
+
+    async def events(self, wanted: Filter, size: int, token: str = "") -> EventPage:
+        """Newest first. Raises: BadPageTokenError; StoreFault."""
+        ...
+
+    async def remember_answer(self, request: str, answer: bytes, seconds: int, *, is_first: bool) -> bytes | None:
+        """Keep what *request* was answered. *is_first*: only if nothing is kept; what is kept already is returned."""
+        ...
+
+    async def forget_answer(self, request: str) -> None: ...
 
     async def now_us(self) -> int:
         """The store's clock."""
@@ -122,22 +193,80 @@ class KeyRegistry(Protocol):
     def partition(self, tenant: str) -> int: ...
 
 
+class UserRegistry(Protocol):
+    """Users: records of the kind `user`, found by name. Passwords as argon2id hashes, beside the record."""
+
+    async def create(self, record: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
+        """Marks a store that was never used as ours. Raises: NameTakenError; StoreFault."""
+        ...
+
+    async def find(self, name: str) -> tuple[KeyRecord, str] | None:
+        """The user and the password's hash; None: there is none, or it was removed."""
+        ...
+
+    async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
+        """Raises: ChangedError; RevokedError; StoreFault."""
+        ...
+
+    async def all(self) -> Sequence[KeyRecord]: ...
+
+    async def remove(self, record: KeyRecord, event: Event) -> None: ...
+
+    async def now_us(self) -> int: ...
+
+    def partition(self, tenant: str) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """What goes into the token of a new key."""
+    """What goes into the token of a new key or session."""
 
     jti: str
     subject: str
     workspace: str
     scopes: tuple[str, ...]
-    issued_at_s: int
-    expires_at_s: int | None
+    issued_at_s: float
+    expires_at_s: float | None
 
 
 class Signer(Protocol):
     def sign(self, token: NewToken) -> str:
         """The JWT, without the key's prefix."""
         ...
+
+
+class Vault(Protocol):
+    """Keeps secrets that must be read again: sealed under keys derived from the keyring's secrets."""
+
+    def seal(self, secret: bytes, about: str) -> bytes:
+        """*about*: what it is and whose; it opens with the same words alone."""
+        ...
+
+    def unseal(self, sealed: bytes, about: str) -> bytes | None:
+        """None: damaged, about something else, or sealed under a secret that the keyring no longer has."""
+        ...
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether it was sealed under the keyring's first secret."""
+        ...
+
+
+class PasswordHasher(Protocol):
+    """Slow on purpose, off the event loop; a bounded number at a time."""
+
+    async def hash(self, password: str) -> str:
+        """Raises: OverloadFault."""
+        ...
+
+    async def verify(self, password_hash: str | None, password: str) -> bool:
+        """None: there is no such user; takes as long, and is False. Raises: OverloadFault."""
+        ...
+
+
+class AuditObserver(Protocol):
+    """Told of each change after it was made; must not raise."""
+
+    def changed(self, event: Event) -> None: ...
 
 
 class Observer(Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import socket
@@ -9,17 +10,34 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.types import ASGIApp
+
 from authz import __version__
+from authz.adapters.admin.service import OPEN
 from authz.adapters.envoy.check import METHOD, SERVICE, CheckHandler
 from authz.adapters.grpc import server as grpc_server
-from authz.adapters.http import operations
+from authz.adapters.http import openapi, operations, rest
 from authz.adapters.http.server import HttpServer, bind
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.redis.client import Store
-from authz.app import Observers, StoreParts, SystemClock, authorizer, open_store, response_style
+from authz.adapters.rpc import Replaceable
+from authz.admin.actor import Actor
+from authz.app import (
+    Observers,
+    StoreParts,
+    SystemClock,
+    authorizer,
+    descriptors,
+    key_admin,
+    key_service,
+    open_store,
+    response_style,
+)
+from authz.core.problems import FORMATS
 from authz.ports import StoreFault
 from authz.settings import Configuration, Settings, SettingsError
+from authz.settings.model import Listener
 
 
 PROBE_S: Final = 1.0
@@ -40,7 +58,7 @@ class BusyAddressError(Exception):
 
 
 class Sidecar:
-    """The check on gRPC, health, metrics. `load` reads the configuration anew."""
+    """The check and the admin API, health, metrics. `load` reads the configuration anew."""
 
     def __init__(self, load: Callable[[], Configuration], watched: Path | None = None) -> None:
         self._load = load
@@ -49,11 +67,13 @@ class Sidecar:
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._store_state = "unknown"
+        self._rewrapping: set[asyncio.Task[None]] = set()
         self._clock = SystemClock()
         self._prometheus = PrometheusObserver(__version__, compiled=False)
         self._observers = Observers((self._prometheus, LogObserver()))
         self._health = grpc_server.Health((SERVICE,))
         self._handler: CheckHandler | None = None
+        self._service: Replaceable[Actor] | None = None
 
     def stop(self) -> None:
         self._stopping.set()
@@ -68,25 +88,33 @@ class Sidecar:
         async with contextlib.AsyncExitStack() as stack:
             metrics_socket = _bound("listen.metrics", settings.listen.metrics.address)
             stack.callback(metrics_socket.close)
+            http_socket = _bound("listen.http", settings.listen.http.address) if settings.listen.http else None
+            if http_socket is not None:
+                stack.callback(http_socket.close)
             store = await stack.enter_async_context(open_store(settings, self._observers, resident=True))
             self._parts = StoreParts.on(store, self._clock, self._observers)
             stack.push_async_callback(self._parts.ledger.close)
+            stack.callback(self._parts.hasher.close)
             self._prometheus.count_tokens(lambda: self._parts.counts.hits, lambda: self._parts.counts.misses)
             pipeline = authorizer(self._configuration, self._parts, self._clock)
             handler = CheckHandler(pipeline.check, response_style(settings), self._clock, self._observers)
-            servers = self._grpc_servers(settings, handler)
+            service = Replaceable(key_service(self._configuration, self._parts, self._clock, self._observers))
+            servers = self._grpc_servers(settings, handler, service)
             application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(application, metrics_socket)
-            tasks = [self._supervised(metrics.run_until_stopped())]
+            doors = [HttpServer(self._admin(service), http_socket)] if http_socket is not None else []
+            tasks = [self._supervised(server.run_until_stopped()) for server in (metrics, *doors)]
             await self._health.set(serving=False)
             for server in servers:
                 await server.start()
             watches = [self._supervised(watch) for watch in (self._watch_store(store), self._watch_file())]
-            self._handler = handler
+            self._handler, self._service = handler, service
+            self._start_rewrapping()
             self._tell_start(settings)
             await self._stopping.wait()
-            await self._drain(handler, servers, watches)
-            metrics.stop()
+            await self._drain(handler, servers, [*watches, *self._rewrapping])
+            for door in (metrics, *doors):
+                door.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
         _log.info("stopped")
         if self._failure is not None:
@@ -125,19 +153,22 @@ class Sidecar:
 
     def reload(self) -> None:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
-        if self._handler is None:
+        if self._handler is None or self._service is None:
             return  # still starting, with the configuration as it is
         try:
             fresh = self._load()
             pipeline = authorizer(fresh, self._parts, self._clock)
+            service = key_service(fresh, self._parts, self._clock, self._observers)
         except SettingsError as error:
             self._prometheus.reloaded(accepted=False)
             faults = [str(fault) for fault in error.faults]
             _log.error("the new configuration has faults: the old one serves on", extra={"fields": {"faults": faults}})
             return
         self._handler.replace(pipeline.check, response_style(fresh.settings))
+        self._service.replace(service)
         self._tell_reload(self._configuration.settings, fresh.settings)
         self._configuration = fresh
+        self._start_rewrapping()
         self._prometheus.reloaded(accepted=True)
 
     @staticmethod
@@ -155,15 +186,46 @@ class Sidecar:
     def _details(self) -> dict[str, str]:
         return {"store": self._store_state, "stopping": str(self._stopping.is_set()).lower(), "version": __version__}
 
-    def _grpc_servers(self, settings: Settings, handler: CheckHandler) -> list[grpc_server.Server]:
+    def _admin(self, service: Replaceable[Actor]) -> ASGIApp:
+        described = openapi.document(
+            descriptors(), [service.descriptor.full_name], title="authz", version=__version__, public=OPEN
+        )
+        document = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
+        return rest.build(
+            [service],
+            lambda: FORMATS[self._configuration.settings.responses.format],
+            documents={"/authz/v1/openapi.json": lambda: document},
+        )
+
+    def _start_rewrapping(self) -> None:
+        """After a start or a reload the keyring's first secret may be another: retained tokens are sealed under it."""
+        if self._configuration.settings.keys.retain_token:
+            task = self._supervised(self._rewrap(self._configuration))
+            self._rewrapping.add(task)
+            task.add_done_callback(self._rewrapping.discard)
+
+    async def _rewrap(self, configuration: Configuration) -> None:
+        try:
+            wrapped = await key_admin(configuration, self._parts.store, self._observers).rewrap()
+        except StoreFault as fault:
+            _log.warning("retained tokens were not sealed anew: %s", fault)
+            return
+        if wrapped:
+            _log.info("retained tokens were sealed anew", extra={"fields": {"tokens": wrapped}})
+
+    def _grpc_servers(
+        self, settings: Settings, handler: CheckHandler, service: Replaceable[Actor]
+    ) -> list[grpc_server.Server]:
         listen = settings.listen
-        wanted = [("listen.authz", listen.authz, {SERVICE: {METHOD: handler}})]
+        wanted: list[tuple[str, Listener, dict[str, Any], list[Any]]] = [
+            ("listen.authz", listen.authz, {SERVICE: {METHOD: handler}}, [])
+        ]
         if listen.grpc is not None:
-            wanted.append(("listen.grpc", listen.grpc, {}))
+            wanted.append(("listen.grpc", listen.grpc, {}, [service]))
         servers = []
-        for field, listener, services in wanted:
+        for field, listener, services, rpc in wanted:
             try:
-                servers.append(grpc_server.build(listener.address, services, self._health))
+                servers.append(grpc_server.build(listener.address, services, self._health, rpc=rpc))
             except grpc_server.ListenError as exc:
                 raise BusyAddressError(field, listener.address, "the address is in use or not of this host") from exc
         return servers
@@ -204,6 +266,7 @@ class Sidecar:
             "config": self._configuration.source,
             "authz": listen.authz.address,
             "grpc": listen.grpc.address if listen.grpc else None,
+            "http": listen.http.address if listen.http else None,
             "metrics": listen.metrics.address,
             "server": "grpcio",
         }

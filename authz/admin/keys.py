@@ -1,22 +1,47 @@
-"""Creating, reading and revoking keys: what every door to them does."""
+"""The life of a key: what every door to it does, whoever knocks."""
 
 import secrets
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
+from authz.admin.actor import ADMIN, Actor
 from authz.core.bucket import Limit
 from authz.core.claims import MAX_SCOPES, is_name
-from authz.core.keyformat import key_id
-from authz.core.keyrecord import KeyRecord, tenant_of
-from authz.ports import KeyDraft, KeyRegistry, NewToken, PrefixTakenError, Signer
+from authz.core.event import Action, Event
+from authz.core.keyformat import BASE62, SECRET_CHARS, opaque_token, record_id, token_id
+from authz.core.keyrecord import KeyRecord, KeyState, Rotation, tenant_of
+from authz.core.listing import Filter
+from authz.core.pepper import Peppers
+from authz.core.scope import ScopeTable
+from authz.core.units import format_limit, rfc3339
+from authz.ports import (
+    AuditObserver,
+    ChangedError,
+    EventPage,
+    KeyDraft,
+    KeyPage,
+    KeyRegistry,
+    NewToken,
+    PrefixTakenError,
+    RevokedError,
+    Signer,
+    Vault,
+)
 
 
 MAX_LIFETIME_S: Final = 100 * 365 * 86_400
+MAX_GRACE_S: Final = 365 * 86_400
+MAX_TOKENS: Final = 8  # of one key that live at the same time
+UNITS: Final = ("requests", "tokens")
+KINDS: Final = ("jwt", "opaque")
+US: Final = 1_000_000
 _ALPHABET: Final = string.digits + string.ascii_lowercase
 _DRAWS: Final = 8  # of display prefixes: 2**32 of them, so one is taken rarely
-UNITS: Final = ("requests", "tokens")
+_ATTEMPTS: Final = 8  # at a change while others change the same key
+_PAGE: Final = 500
+_ADMIN_SCAN: Final = 8  # pages looked through for another admin key
 
 
 class KeyRequestError(ValueError):
@@ -28,7 +53,11 @@ class KeyRequestError(ValueError):
 
 
 class NoSuchKeyError(Exception):
-    """No key has this id."""
+    """No key that the caller sees has this id."""
+
+
+class KeyConflictError(Exception):
+    """The key is not in a state in which this can be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +66,11 @@ class NewKey:
     Args:
         name: For people; 1 to 256 printable characters.
         subject: Empty: the key's id.
-        scopes: Each must be one that the configuration knows.
+        workspace: Empty: the actor's.
+        scopes: Each must be one that the configuration knows and that the actor holds.
         lifetime_s: None: it never expires.
         limits: By unit, `requests` or `tokens`.
+        kind: `jwt` or `opaque`; empty: the configuration's.
     """
 
     name: str
@@ -48,11 +79,20 @@ class NewKey:
     scopes: tuple[str, ...] = ()
     lifetime_s: int | None = None
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class CreatedKey:
-    """`token`: shown once; it is kept nowhere."""
+class KeyChanges:
+    """What to change: field by field, `name`, `scopes`, `limits`, `expires_at_us` (None: never). `etag` empty: any."""
+
+    values: Mapping[str, Any]
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """`token`: shown once; it is kept nowhere, unless `retain_token` is on."""
 
     record: KeyRecord
     token: str = field(repr=False)
@@ -60,112 +100,438 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyAdmin:
+    """
+    Args:
+        prefix, kind: Of new tokens.
+        scopes: The configuration's.
+        vault: Keeps tokens that can be shown again; None: none is kept.
+        foreign: Tokens without a record are accepted here (`require_record` off), so they can be revoked as well.
+    """
+
     registry: KeyRegistry
     signer: Signer
+    peppers: Peppers
     prefix: str
-    known_scopes: frozenset[str]
+    kind: str
+    scopes: ScopeTable
+    observer: AuditObserver
+    vault: Vault | None = None
+    foreign: bool = False
 
-    async def create(self, new: NewKey) -> CreatedKey:
-        """Raises: KeyRequestError; StoreFault."""
-        self._check(new)
+    async def create(self, new: NewKey, actor: Actor) -> IssuedKey:
+        """Raises: KeyRequestError; ForbiddenError; StoreFault."""
+        new = replace(new, workspace=actor.workspace_for(new.workspace), kind=new.kind or self.kind)
+        self._check(new, actor)
         for _ in range(_DRAWS):
-            draft = KeyDraft(self._draw(new), new.lifetime_s)
+            drawn, token = self._draw(new)
+            event = _event(actor, Action.CREATE, drawn, after=described(drawn) | {"lifetime_s": new.lifetime_s})
             try:
-                record = await self.registry.create(draft)
+                record = await self.registry.create(KeyDraft(drawn, new.lifetime_s), event)
             except PrefixTakenError:
                 continue
-            return CreatedKey(record, self.prefix + self.signer.sign(_token(record)))
+            self.observer.changed(event)
+            return await self._issued(record, token)
         raise KeyRequestError("name", "no free key id was found, try again")
 
-    def _check(self, new: NewKey) -> None:
+    async def _issued(self, record: KeyRecord, token: str) -> IssuedKey:
+        """*token* empty: a JWT, which is made now that the store has told when it was issued."""
+        token = token or self.prefix + self.signer.sign(_jwt(record))
+        if self.vault is not None:
+            await self.registry.retain(record, self.vault.seal(token.encode(), _about(record)))
+        return IssuedKey(record, token)
+
+    def _check(self, new: NewKey, actor: Actor) -> None:
         for what, value in (("name", new.name), ("subject", new.subject), ("workspace", new.workspace)):
             if value or what == "name":
-                _check_name(what, value)
-        if len(set(new.scopes)) > MAX_SCOPES:
-            raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
-        for scope in new.scopes:
-            if scope not in self.known_scopes:
-                raise KeyRequestError(
-                    "scopes", f"unknown scope {scope!r}; known: {', '.join(sorted(self.known_scopes))}"
-                )
-        for unit in new.limits:
-            if unit not in UNITS:
-                raise KeyRequestError("limits", f"unknown unit {unit!r}; known: {', '.join(UNITS)}")
+                check_name(what, value)
+        if new.kind not in KINDS:
+            raise KeyRequestError("kind", f"must be one of {', '.join(KINDS)}")
+        if new.kind == "opaque" and not self.peppers.secrets:
+            raise KeyRequestError("kind", "opaque keys need a pepper: set keys.pepper (AUTHZ_PEPPER)")
+        self._check_scopes(new.scopes)
+        actor.check_grant(new.scopes, self.scopes)
+        _check_limits(new.limits)
         if new.lifetime_s is not None and not 0 < new.lifetime_s <= MAX_LIFETIME_S:
-            raise KeyRequestError("expires", "must be above zero and at most 100 years")
+            raise KeyRequestError("expires_in", "must be above zero and at most 100 years")
 
-    def _draw(self, new: NewKey) -> KeyRecord:
-        """A fresh record. Its id names its tenant's partition, and may be that tenant itself: drawn until it fits."""
-        while True:
-            display = secrets.token_hex(4)
-            tail = "".join(secrets.choice(_ALPHABET) for _ in range(10))
-            if new.subject or new.workspace:
-                partition = self.registry.partition(tenant_of(new.workspace, new.subject))
-            else:
-                partition = secrets.randbelow(256)
-            made = key_id(display, partition, tail)
-            subject = new.subject or made
-            if self.registry.partition(tenant_of(new.workspace, subject)) == partition:
-                break
-        return KeyRecord(
+    def _check_scopes(self, scopes: Sequence[str]) -> None:
+        if len(set(scopes)) > MAX_SCOPES:
+            raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
+        known = self.scopes.names | {ADMIN}
+        for scope in scopes:
+            if scope not in known:
+                raise KeyRequestError("scopes", f"unknown scope {scope!r}; known: {', '.join(sorted(known))}")
+
+    def _draw(self, new: NewKey) -> tuple[KeyRecord, str]:
+        """A fresh record, and its token if that is opaque."""
+        display, made, subject = draw_id("key", new.workspace, new.subject, self.registry.partition)
+        token = ""
+        rotations: tuple[Rotation, ...] = ()
+        if new.kind == "opaque":
+            token = self._opaque_token()
+            rotations = (Rotation(0, 0, digest=self.peppers.digests(token)[0]),)
+        record = KeyRecord(
             id=made,
             name=new.name,
-            kind="jwt",
+            kind=new.kind,
             prefix=self.prefix + display,
             subject=subject,
             workspace=new.workspace,
             scopes=tuple(dict.fromkeys(new.scopes)),
             limits=dict(new.limits),
+            rotations=rotations,
         )
+        return record, token
 
-    async def show(self, key: str) -> KeyRecord:
+    def _opaque_token(self) -> str:
+        return opaque_token(self.prefix, "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARS)))
+
+    async def show(self, key: str, actor: Actor) -> KeyRecord:
         """By id or display prefix. Raises: NoSuchKeyError; StoreFault."""
         record = await self.registry.read(key)
-        if record is None:
+        if record is None or not actor.sees(record):
             raise NoSuchKeyError(key)
         return record
 
-    async def list(self) -> Sequence[KeyRecord]:
-        return await self.registry.all()
+    async def show_token(self, key: str, actor: Actor) -> IssuedKey:
+        """The current token again. Raises: NoSuchKeyError; KeyConflictError; ForbiddenError; StoreFault."""
+        record = await self.show(key, actor)
+        actor.check_grant(record.scopes, self.scopes)
+        if self.vault is None:
+            raise KeyConflictError("tokens are not kept: keys.retain_token is off")
+        if record.state(await self.registry.now_us()) is KeyState.REVOKED:
+            raise KeyConflictError("the key is revoked")
+        sealed = await self.registry.retained(record)
+        token = self.vault.unseal(sealed, _about(record)) if sealed else None
+        if sealed is None or token is None:
+            raise KeyConflictError("the token of this key was not kept, or under a secret that the keyring has no more")
+        if not self.vault.is_current(sealed):
+            await self.registry.retain(record, self.vault.seal(token, _about(record)))
+        event = _event(actor, Action.SHOW_TOKEN, record)
+        await self.registry.note(event, tenant_of(record.workspace, record.subject))
+        self.observer.changed(event)
+        return IssuedKey(record, token.decode())
 
-    async def revoke(self, key: str, reason: str = "") -> KeyRecord:
-        """Irreversible, and a second time the same. Raises: NoSuchKeyError; KeyRequestError; StoreFault."""
-        if len(reason) > 256 or not (reason.isprintable()):
-            raise KeyRequestError("reason", "must be at most 256 printable characters")
-        record = await self.show(key)
-        await self.registry.revoke(record.id, reason)
-        return await self.show(record.id)
+    async def rewrap(self) -> int:
+        """Seal every retained token under the keyring's first secret; how many were not. Raises: StoreFault."""
+        wrapped, token = 0, ""
+        while self.vault is not None:
+            page = await self.registry.page(Filter({}), _PAGE, token)
+            for record in page.records:
+                sealed = await self.registry.retained(record)
+                if sealed is None or self.vault.is_current(sealed):
+                    continue
+                if (kept := self.vault.unseal(sealed, _about(record))) is not None:
+                    await self.registry.retain(record, self.vault.seal(kept, _about(record)))
+                    wrapped += 1
+            token = page.next_token
+            if not token:
+                break
+        return wrapped
 
-    async def revoke_subject(self, subject: str) -> None:
-        """Everything of *subject* issued up to now, in every workspace. Raises: KeyRequestError; StoreFault."""
-        _check_name("subject", subject)
-        await self.registry.revoke_subject(subject)
+    async def page(self, wanted: Filter, size: int, token: str, actor: Actor) -> KeyPage:
+        """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
+        return await self.registry.page(_within(wanted, actor), size, token)
 
-    async def revoke_workspace(self, workspace: str) -> None:
-        """Raises: KeyRequestError; StoreFault."""
-        _check_name("workspace", workspace)
-        await self.registry.revoke_workspace(workspace)
+    async def update(self, key: str, changes: KeyChanges, actor: Actor) -> KeyRecord:
+        """Raises: NoSuchKeyError; KeyRequestError; KeyConflictError; ForbiddenError; StoreFault."""
+        for _ in range(_ATTEMPTS):
+            record = await self.show(key, actor)
+            if changes.etag not in {"", etag(record)}:
+                raise KeyConflictError("the key was changed since it was read: its etag is another")
+            now_us = await self.registry.now_us()
+            if record.state(now_us) is KeyState.REVOKED:
+                raise KeyConflictError("the key is revoked: nothing changes it any more")
+            changed = self._changed(record, changes, actor, now_us)
+            before, after = _difference(record, changed)
+            if not after:
+                return record
+            event = _event(actor, Action.UPDATE, record, before, after)
+            try:
+                changed = await self.registry.change(changed, event)
+            except ChangedError:
+                continue
+            except RevokedError as exc:
+                raise KeyConflictError("the key is revoked: nothing changes it any more") from exc
+            self.observer.changed(event)
+            return changed
+        raise KeyConflictError("others keep changing the key: try again")
 
-    async def revoke_foreign(self, jti: str, reason: str = "") -> None:
-        """A token without a record, by its `jti`, whoever it speaks for."""
-        if not is_name(jti):
-            raise NoSuchKeyError(jti)
-        await self.registry.revoke(jti, reason)
+    def _changed(self, record: KeyRecord, changes: KeyChanges, actor: Actor, now_us: int) -> KeyRecord:
+        values = dict(changes.values)
+        if "name" in values:
+            check_name("name", values["name"])
+        if "scopes" in values:
+            values["scopes"] = tuple(dict.fromkeys(values["scopes"]))
+            self._check_scopes(values["scopes"])
+            actor.check_grant(tuple(scope for scope in values["scopes"] if scope not in record.scopes), self.scopes)
+        if "limits" in values:
+            _check_limits(values["limits"])
+        ends_us = values.get("expires_at_us")
+        if ends_us is not None and not now_us < ends_us <= now_us + MAX_LIFETIME_S * US:
+            raise KeyRequestError("expires_at", "must be ahead, by at most 100 years; to end a key now, revoke it")
+        return replace(record, **values)
+
+    async def rotate(self, key: str, grace_s: int, actor: Actor) -> IssuedKey:
+        """
+        A new token under the same id. No earlier token lives longer than *grace_s*, nor than it was promised before.
+
+        Raises: NoSuchKeyError; KeyRequestError; KeyConflictError; ForbiddenError; StoreFault.
+        """
+        if not 0 <= grace_s <= MAX_GRACE_S:
+            raise KeyRequestError("grace", "must be from 0s to 365d")
+        for _ in range(_ATTEMPTS):
+            record = await self.show(key, actor)
+            actor.check_grant(record.scopes, self.scopes)
+            now_us = await self.registry.now_us()
+            if (state := record.state(now_us)) is not KeyState.ACTIVE:
+                raise KeyConflictError(f"the key is {state}: it cannot be rotated")
+            changed, token = self._rotated(record, now_us, grace_s)
+            after = {"rotation": changed.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
+            event = _event(actor, Action.ROTATE, record, {"rotation": record.current.number}, after)
+            try:
+                changed = await self.registry.rotate(changed, event)
+            except ChangedError:
+                continue
+            except RevokedError as exc:
+                raise KeyConflictError("the key is revoked: it cannot be rotated") from exc
+            self.observer.changed(event)
+            return await self._issued(changed, token)
+        raise KeyConflictError("others keep changing the key: try again")
+
+    def _rotated(self, record: KeyRecord, now_us: int, grace_s: int) -> tuple[KeyRecord, str]:
+        ends_us = now_us + grace_s * US
+        earlier = [
+            replace(one, ends_at_us=min(ends_us, one.ends_at_us or ends_us))
+            for one in record.rotations or (record.current,)
+        ]
+        alive = [one for one in earlier if one.ends_at_us is not None and one.ends_at_us > now_us]
+        if len(alive) >= MAX_TOKENS:
+            raise KeyConflictError(
+                f"{len(alive)} earlier tokens of the key are still alive: rotate with a shorter grace"
+            )
+        token, digest = "", ""
+        if record.kind == "opaque":
+            token = self._opaque_token()
+            digest = self._digest(token)
+        return replace(record, rotations=(*alive, Rotation(record.current.number + 1, now_us, digest=digest))), token
+
+    def _digest(self, token: str) -> str:
+        if not self.peppers.secrets:
+            raise KeyConflictError("opaque keys need a pepper: set keys.pepper (AUTHZ_PEPPER)")
+        return self.peppers.digests(token)[0]
+
+    async def revoke(self, key: str, reason: str, actor: Actor) -> tuple[KeyRecord, list[str]]:
+        """
+        Irreversible, and a second time the same. What the caller should know of the consequences comes with it.
+
+        Raises: NoSuchKeyError; KeyRequestError; StoreFault.
+        """
+        _check_reason(reason)
+        try:
+            record = await self.show(key, actor)
+        except NoSuchKeyError:
+            if not self._is_foreign(key, actor):
+                raise
+            return await self._revoke_foreign(key, reason, actor), [f"no key has the id {key}: its jti is revoked"]
+        event = _event(actor, Action.REVOKE, record, after={"reason": reason})
+        await self.registry.revoke(record.id, reason, event)
+        if record.version > 0:
+            self.observer.changed(event)
+        return await self.show(record.id, actor), await self._consequences(record)
+
+    def _is_foreign(self, key: str, actor: Actor) -> bool:
+        """The `jti` of a token from elsewhere, and not a key's id, prefix or token mistyped."""
+        ours = key.startswith(("key_", "usr_", self.prefix)) or len(key) > 64 or "eyJ" in key
+        return self.foreign and not actor.workspace and not ours and is_name(key)
+
+    async def _revoke_foreign(self, jti: str, reason: str, actor: Actor) -> KeyRecord:
+        event = Event(actor.id, Action.REVOKE, jti, after={"reason": reason}, request_id=actor.request_id)
+        await self.registry.revoke(jti, reason, event)
+        self.observer.changed(event)
+        now_us = await self.registry.now_us()
+        return KeyRecord(jti, "", "jwt", "", "", "", version=-1, revoked_at_us=now_us, revoked_reason=reason)
+
+    async def _consequences(self, record: KeyRecord) -> list[str]:
+        """That the last admin key is gone, as far as a bounded look tells."""
+        if not self.scopes.covers(record.scopes, (ADMIN,)):
+            return []
+        wanted, token = Filter({"workspace": record.workspace, "state": KeyState.ACTIVE.value}), ""
+        for _ in range(_ADMIN_SCAN):
+            page = await self.registry.page(wanted, _PAGE, token)
+            if any(self.scopes.covers(other.scopes, (ADMIN,)) for other in page.records):
+                return []
+            token = page.next_token
+            if not token:
+                where = f"in the workspace {record.workspace!r}" if record.workspace else "outside the workspaces"
+                return [f"no active admin key is left {where}; 'authz keys create' makes one, straight in the store"]
+        return []
+
+    async def revoke_all(
+        self, wanted: "Everything", actor: Actor, *, dry_run: bool = False, reason: str = ""
+    ) -> tuple[int, list[str]]:
+        """
+        Everything that *wanted* names; how many keys that covers. The revocation comes first, the counting after it.
+
+        Raises: KeyRequestError; ForbiddenError; StoreFault.
+        """
+        _check_reason(reason)
+        if not (wanted.subject or wanted.workspace or wanted.issued_before_us is not None):
+            raise KeyRequestError("subject", "say whose: subject, workspace or issued_before")
+        for what, value in (("subject", wanted.subject), ("workspace", wanted.workspace)):
+            if value:
+                check_name(what, value)
+        now_us = await self.registry.now_us()
+        if (upto_us := wanted.issued_before_us) is not None and upto_us > now_us:
+            raise KeyRequestError("issued_before", "lies ahead")
+        wanted = replace(wanted, workspace=actor.workspace_for(wanted.workspace))
+        after = {"subject": wanted.subject, "issued_before": rfc3339(upto_us), "reason": reason}
+        event = Event(
+            actor.id,
+            Action.REVOKE_ALL,
+            workspace=wanted.workspace,
+            after={name: value for name, value in after.items() if value},
+            request_id=actor.request_id,
+        )
+        if not dry_run:
+            await self._revoke_all(wanted, event)
+            self.observer.changed(event)
+        covered = await self._covered(wanted, now_us)
+        warnings: list[str] = []
+        if not dry_run and (admin := next((one for one in covered if ADMIN in one.scopes), None)):
+            warnings = await self._consequences(admin)
+        return len(covered), warnings
+
+    async def _revoke_all(self, wanted: "Everything", event: Event) -> None:
+        upto_us = wanted.issued_before_us
+        if wanted.subject and wanted.workspace:
+            for record in await self._covered(wanted, await self.registry.now_us()):
+                each = replace(event, action=Action.REVOKE, target=record.id)
+                await self.registry.revoke(record.id, str(event.after.get("reason", "revoked in bulk")), each)
+        elif wanted.subject:
+            await self.registry.revoke_subject(wanted.subject, upto_us, event)
+        elif wanted.workspace:
+            await self.registry.revoke_workspace(wanted.workspace, upto_us, event)
+        elif upto_us is not None:
+            await self.registry.revoke_everything(upto_us, event)
+
+    async def _covered(self, wanted: "Everything", now_us: int) -> list[KeyRecord]:
+        upto_us = now_us if wanted.issued_before_us is None else wanted.issued_before_us
+        named = {"subject": wanted.subject, "workspace": wanted.workspace}
+        listed = Filter({name: value for name, value in named.items() if value})
+        covered: list[KeyRecord] = []
+        token = ""
+        while True:
+            page = await self.registry.page(listed, _PAGE, token)
+            covered += [
+                one
+                for one in page.records
+                if one.version > 0
+                and one.created_at_us <= upto_us
+                and (one.expires_at_us is None or one.expires_at_us > now_us)
+            ]
+            token = page.next_token
+            if not token:
+                return covered
+
+    async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:
+        """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
+        return await self.registry.events(_within(wanted, actor), size, token)
 
 
-def _check_name(what: str, value: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """What a bulk revocation is about. `issued_before_us` None: up to now."""
+
+    subject: str = ""
+    workspace: str = ""
+    issued_before_us: int | None = None
+
+
+def draw_id(kind: str, workspace: str, subject: str, partition_of: Any) -> tuple[str, str, str]:
+    """
+    (display, id, subject) of a fresh record: its id names its tenant's partition, and may be that tenant itself: drawn
+    until it fits. *partition_of*: the registry's.
+    """
+    while True:
+        display = secrets.token_hex(4)
+        tail = "".join(secrets.choice(_ALPHABET) for _ in range(10))
+        known = subject or workspace
+        partition = partition_of(tenant_of(workspace, subject)) if known else secrets.randbelow(256)
+        made = record_id(kind, display, partition, tail)
+        if partition_of(tenant_of(workspace, subject or made)) == partition:
+            return display, made, subject or made
+
+
+def etag(record: KeyRecord) -> str:
+    return f"v{abs(record.version)}"
+
+
+def described(record: KeyRecord) -> dict[str, object]:
+    """What events tell of a key."""
+    told = {
+        "name": record.name,
+        "kind": record.kind,
+        "subject": record.subject,
+        "scopes": list(record.scopes),
+        "limits": {unit: format_limit(limit) for unit, limit in record.limits.items()},
+        "expires_at": rfc3339(record.expires_at_us),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def _difference(old: KeyRecord, new: KeyRecord) -> tuple[dict[str, object], dict[str, object]]:
+    before, after = described(old), described(new)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {name: before.get(name) for name in changed}, {name: after.get(name) for name in changed}
+
+
+def _event(
+    actor: Actor,
+    action: Action,
+    record: KeyRecord,
+    before: Mapping[str, object] | None = None,
+    after: Mapping[str, object] | None = None,
+) -> Event:
+    return Event(actor.id, action, record.id, record.workspace, before or {}, after or {}, actor.request_id)
+
+
+def _within(wanted: Filter, actor: Actor) -> Filter:
+    asked = wanted.get("workspace")
+    if not actor.workspace:
+        return wanted
+    return replace(wanted, equal={**wanted.equal, "workspace": actor.workspace_for(asked or "")})
+
+
+def check_name(what: str, value: str) -> None:
+    """Raises: KeyRequestError."""
     if not is_name(value):
         raise KeyRequestError(what, "must be 1 to 256 bytes of printable characters without white space at the ends")
 
 
-def _token(record: KeyRecord) -> NewToken:
+def _check_limits(limits: Mapping[str, Limit]) -> None:
+    for unit in limits:
+        if unit not in UNITS:
+            raise KeyRequestError("limits", f"unknown unit {unit!r}; known: {', '.join(UNITS)}")
+
+
+def _check_reason(reason: str) -> None:
+    if len(reason) > 256 or not reason.isprintable():
+        raise KeyRequestError("reason", "must be at most 256 printable characters")
+
+
+def _about(record: KeyRecord) -> str:
+    return f"token of {record.id}"
+
+
+def _jwt(record: KeyRecord) -> NewToken:
     """`exp` rounds up to the next second, so that the token never ends before the key."""
-    expires = record.expires_at_us
+    expires, current = record.expires_at_us, record.current
     return NewToken(
-        jti=record.id,
+        jti=token_id(record.id, current.number),
         subject=record.subject,
         workspace=record.workspace,
         scopes=record.scopes,
-        issued_at_s=record.created_at_us // 1_000_000,
-        expires_at_s=None if expires is None else -(-expires // 1_000_000),
+        issued_at_s=current.issued_at_us // US,
+        expires_at_s=None if expires is None else -(-expires // US),
     )

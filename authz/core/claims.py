@@ -1,15 +1,16 @@
 """
-What a verified JWT claims, checked claim by claim (RFC 7519 §4.1, RFC 8725 §3).
+What a proven credential claims: for a JWT checked claim by claim (RFC 7519 §4.1, RFC 8725 §3).
 
 The signature is the adapter's business; everything that a signature does not prove is judged here, on the clock that is
 handed in. A differential property test holds these rules against PyJWT's own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from authz.core.decision import Reason, Refusal
+from authz.core.keyformat import split_token_id
 from authz.core.scope import is_scope
 
 
@@ -20,7 +21,15 @@ YEAR_9999_S: Final = 253_402_300_799
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Times in seconds since 1970. `scopes` None: the token says nothing of scopes."""
+    """
+    Times in seconds since 1970.
+
+    Args:
+        scopes: None: the token says nothing of scopes.
+        is_session: The token of a user who has logged in, no API key.
+        digest: Of an opaque token, as its record has it; empty: a JWT.
+        record_id, rotation: Of the record that the token belongs to, and which of its tokens it is; out of `jti`.
+    """
 
     subject: str
     jti: str
@@ -29,14 +38,24 @@ class Claims:
     issued_at_s: float
     expires_at_s: float | None
     not_before_s: float | None
+    is_session: bool = False
+    digest: str = ""
+    record_id: str = field(init=False)
+    rotation: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        record_id, rotation = split_token_id(self.jti)
+        object.__setattr__(self, "record_id", record_id)
+        object.__setattr__(self, "rotation", rotation)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimsPolicy:
-    """`audience` empty: any. `leeway_s`: by how much clocks may differ."""
+    """`audience` empty: any. `leeway_s`: by how much clocks may differ. `sessions`: these are of a user's session."""
 
     audience: tuple[str, ...] = ()
     leeway_s: float = 10.0
+    sessions: bool = False
 
 
 class _BadClaimError(Exception):
@@ -64,6 +83,7 @@ def read_claims(payload: Mapping[str, object], policy: ClaimsPolicy) -> Claims |
             issued_at_s=0.0 if issued_at_s is None else issued_at_s,
             expires_at_s=expires_at_s,
             not_before_s=_time(payload, "nbf"),
+            is_session=policy.sessions,
         )
         _text_or_absent(payload, "iss")
         audience = _audience(payload.get("aud", []))
@@ -71,6 +91,8 @@ def read_claims(payload: Mapping[str, object], policy: ClaimsPolicy) -> Claims |
         return bad.refusal
     if issued_at_s is None:
         return Refusal(Reason.BAD_CLAIMS, "the claim iat is missing")
+    if expires_at_s is None and policy.sessions:
+        return Refusal(Reason.BAD_CLAIMS, "the claim exp is missing")
     if expires_at_s is not None and issued_at_s > expires_at_s:
         return Refusal(Reason.BAD_CLAIMS, "the claim iat is later than exp")
     if policy.audience and not set(policy.audience).intersection(audience):

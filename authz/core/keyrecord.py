@@ -1,5 +1,6 @@
 """What the store knows of a key."""
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
@@ -15,10 +16,29 @@ class KeyState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rotation:
+    """
+    One of the tokens of a key (of a user: the sessions of one password). Times in µs by the store's clock.
+
+    Args:
+        number: 0: what the key was created with.
+        ends_at_us: From when on it is dead, as a newer one has taken its place; None: it is the current one.
+        digest: Of an opaque token: its HMAC, as hex digits.
+    """
+
+    number: int
+    issued_at_us: int
+    ends_at_us: int | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRecord:
     """
+    What the store knows of a key; and of a user, who is a record of the kind `user` with a password for a token.
+
     Args:
-        id, name, kind, prefix: As listed; `prefix` is the display prefix.
+        id, name, kind, prefix: As listed; `kind` is `jwt`, `opaque` or `user`; `prefix` is the display prefix.
         subject, workspace: Whom the key speaks for; never changed.
         scopes: Granted.
         limits: The key's own, by unit (`requests`, `tokens`); they override the route's, bucket by bucket.
@@ -26,6 +46,8 @@ class KeyRecord:
         expires_at_us: By the store's clock; None: never.
         version: Rises with every change; negative: revoked. The ledger refuses to judge by another version.
         revoked_at_us, revoked_reason: Set once, never taken back.
+        rotations: Oldest first, the last is the current one; empty: the first token, a JWT, was never rotated.
+        last_used_at_us: To the minute.
     """
 
     id: str
@@ -41,6 +63,20 @@ class KeyRecord:
     version: int = 0
     revoked_at_us: int | None = None
     revoked_reason: str = ""
+    rotations: tuple[Rotation, ...] = ()
+    last_used_at_us: int | None = None
+
+    @property
+    def current(self) -> Rotation:
+        return self.rotations[-1] if self.rotations else Rotation(0, self.created_at_us)
+
+    def issued(self, number: int, digest: str) -> Rotation | None:
+        """The token with this number (an opaque one: with this digest); None: it is not, or no longer, one of these."""
+        if not self.rotations:
+            return self.current if number == 0 and not digest else None
+        if digest:
+            return next((one for one in self.rotations if hmac.compare_digest(one.digest, digest)), None)
+        return next((one for one in self.rotations if one.number == number and not one.digest), None)
 
     def state(self, now_us: int) -> KeyState:
         if self.version < 0 or self.revoked_at_us is not None:

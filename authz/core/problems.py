@@ -78,13 +78,21 @@ SENTENCE: Final[Mapping[Reason, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """All that a response format may draw on."""
+    """
+    All that a response format may draw on.
+
+    Args:
+        reason: A `Reason`, or where a door refuses what no check judges, one of `not_found`, `method_not_allowed`,
+            `conflict`.
+        field: Of the request: the one at fault; empty: none.
+    """
 
     status: int
-    reason: Reason
+    reason: str
     message: str
     required: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    field: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ def _limit_told(deny: Deny) -> str:
 def problem_of(decision: Deny | Fault) -> Problem:
     held = decision.principal.scopes if decision.principal else ()
     required = decision.required if isinstance(decision, Deny) else ()
-    return Problem(STATUS[decision.reason], decision.reason, message(decision), required, held)
+    return Problem(STATUS[decision.reason], decision.reason.value, message(decision), required, held)
 
 
 def _openai_error(problem: Problem) -> dict[str, object]:
@@ -135,10 +143,10 @@ def _openai_error(problem: Problem) -> dict[str, object]:
     by_status = {
         401: ("invalid_request_error", "invalid_api_key"),
         429: ("rate_limit_error", "rate_limit_exceeded"),
-        503: ("server_error", problem.reason.value),
+        503: ("server_error", problem.reason),
     }
-    kind, code = by_status.get(problem.status, ("invalid_request_error", problem.reason.value))
-    return {"message": problem.message, "type": kind, "param": None, "code": code}
+    kind, code = by_status.get(problem.status, ("invalid_request_error", problem.reason))
+    return {"message": problem.message, "type": kind, "param": problem.field or None, "code": code}
 
 
 def _problem_details(problem: Problem) -> dict[str, object]:
@@ -148,7 +156,7 @@ def _problem_details(problem: Problem) -> dict[str, object]:
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.message,
-        "reason": problem.reason.value,
+        "reason": problem.reason,
         "error": _openai_error(problem),
     }
 

@@ -16,7 +16,8 @@ from typing import Final, Self, TypeVar
 
 from authz.adapters.logs.silent import Silent
 from authz.adapters.redis.embedded import EmbeddedStore
-from authz.admin.keys import CreatedKey, KeyAdmin, NewKey
+from authz.admin.actor import COMMAND_LINE
+from authz.admin.keys import IssuedKey, KeyAdmin, NewKey
 from authz.app import PATIENCE_S, key_admin, open_store
 from authz.core.bucket import Limit
 from authz.core.keyrecord import KeyRecord
@@ -99,7 +100,7 @@ class Stack:
             "envoy": self.url,
             "authz": self.address("authz"),
             "grpc": self.address("grpc"),
-            "http": None,
+            "http": f"http://{self.address('http')}",
             "metrics": f"http://{self.address('metrics')}/metrics",
             "console": None,
             "store": self.store_url,
@@ -115,8 +116,9 @@ class Stack:
         self._config_file.write_text(shipped(f"{self.profile}.yaml", f"deploy/profiles/{self.profile}.yaml"))
         self.environ.pop("AUTHZ_CONFIG", None)
         self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
+        self.environ.setdefault("AUTHZ_PEPPER", secrets.token_urlsafe(48))
         self.environ.setdefault("AUTHZ_DATA", str(self.folder / "data"))
-        for listener in ("authz", "grpc", "metrics"):
+        for listener in ("authz", "grpc", "http", "metrics"):
             address = self.environ.setdefault(f"AUTHZ_LISTEN__{listener.upper()}", f"127.0.0.1:{free_port()}")
             if not address.rpartition(":")[2].isdigit():
                 raise DemoError(
@@ -157,19 +159,19 @@ class Stack:
             made = self.create_key(new)
             self.keys[name], self.records[name] = made.token, made.record
 
-    def create_key(self, new: NewKey) -> CreatedKey:
-        return self._administer(lambda admin: admin.create(new))
+    def create_key(self, new: NewKey) -> IssuedKey:
+        return self._administer(lambda admin: admin.create(new, COMMAND_LINE))
 
     def revoke(self, key: str, reason: str = "") -> KeyRecord:
         """By id or display prefix; in effect when this returns."""
-        return self._administer(lambda admin: admin.revoke(key, reason))
+        return self._administer(lambda admin: admin.revoke(key, reason, COMMAND_LINE))[0]
 
     def _administer(self, act: Callable[[KeyAdmin], Awaitable[T]]) -> T:
         async def run() -> T:
             configuration = self.configuration()
             data = Path(self.environ["AUTHZ_DATA"])
             async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S, data=data) as store:
-                return await act(key_admin(configuration, store))
+                return await act(key_admin(configuration, store, Silent()))
 
         return asyncio.run(run())
 

@@ -1,5 +1,8 @@
 """From what was configured to what the core works with."""
 
+import ipaddress
+
+from authz.core.addresses import Network
 from authz.core.credential import Source
 from authz.core.policy import LimitSet, Policy, Route
 from authz.core.scope import ScopeTable
@@ -42,3 +45,18 @@ def credential_rules(settings: Settings) -> CredentialRules:
         require_record=keys.require_record,
         leeway_us=keys.leeway * 1000,
     )
+
+
+def admin_policy(settings: Settings, name: str, scope: str) -> Policy:
+    """
+    What the doors of the admin API ask for: *scope*, on every path, under a limit of their own as large as `default`'s,
+    so that managing keys takes nothing from a key's requests.
+    """
+    default = settings.limits.get("default")
+    limits = (LimitSet(name, requests=default.requests),) if default and default.requests else ()
+    route = Route(name, "/**", scopes=(scope,), limits=limits)
+    return Policy((route,), ScopeTable(dict(settings.scopes)), {})
+
+
+def trusted_proxies(settings: Settings) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in settings.trusted_proxies)

@@ -15,7 +15,6 @@ Path = tuple[str | int, ...]
 _LATER_VALUES: Final = {
     ("server",): {"fast"},
     ("store", "on_error"): {"local"},
-    ("keys", "kind"): {"opaque"},
     ("keys", "keyring", "algorithm"): {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)}
     | {"EdDSA"},
     ("responses", "format"): {"vinfer", "inferno", "voiceinfra"},
@@ -27,8 +26,8 @@ _SHAPES: Final = {
     "bool_type": "must be true or false",
 }
 _LATER_FIELDS: Final = re.compile(
-    r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.(retain_token|accept_sessions|issuers)"
-    r"|request_rules|trusted_proxies|routes\.\d+\.rules"
+    r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.issuers"
+    r"|request_rules|routes\.\d+\.rules"
 )
 
 

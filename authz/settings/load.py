@@ -13,12 +13,13 @@ from authz.settings.crosscheck import crosscheck
 from authz.settings.environment import YAML_FAULTS, override
 from authz.settings.faults import Path as FieldPath
 from authz.settings.faults import SettingsError, SettingsFault, from_validation, shown
-from authz.settings.model import SecretRef, Settings
+from authz.settings.model import DEFAULT_PEPPER, SecretRef, Settings
 
 
 DEFAULT_FILE: Final = "authz.yaml"
 MAX_FILE_BYTES: Final = 1024 * 1024
 MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash
+MIN_PEPPER_BYTES: Final = 32  # as long as the digest (RFC 2104 §3)
 _KEY_FILES: Final = (b"-----BEGIN", b"ssh-", b"ecdsa-")
 
 
@@ -29,11 +30,13 @@ class Configuration:
         settings: What was configured, secrets as references.
         source: The file, or `defaults`.
         keyring_secrets: One for each entry of `keys.keyring`; empty where secrets were not asked for.
+        peppers: As `keys.pepper`; empty too where none is set and no opaque keys are wanted.
     """
 
     settings: Settings
     source: str
     keyring_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    peppers: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -83,10 +86,14 @@ def load_settings(
         found = [*(fault for fault in from_validation(error, Settings) if fault[0] not in told), *found]
     for path, reason, nearest in found:
         add(path, reason, nearest)
-    secrets = _keyring_secrets(settings, environ, add) if with_secrets and settings and not faults else ()
+    secrets: tuple[bytes, ...] = ()
+    peppers: tuple[bytes, ...] = ()
+    if with_secrets and settings and not faults:
+        secrets = _keyring_secrets(settings, environ, add)
+        peppers = _peppers(settings, environ, add)
     if faults or settings is None:
         raise SettingsError(faults)
-    return Configuration(settings, source, secrets)
+    return Configuration(settings, source, secrets, peppers)
 
 
 def _completed(raw: dict[str, object], defaults: dict[str, Any]) -> dict[str, object]:
@@ -114,6 +121,25 @@ def _keyring_secrets(settings: Settings, environ: Mapping[str, str], add: Any) -
             add(path, f"{entry.algorithm} needs a secret, this is a certificate or a key pair's file")
         secrets.append(secret)
     return tuple(secrets)
+
+
+def _peppers(settings: Settings, environ: Mapping[str, str], add: Any) -> tuple[bytes, ...]:
+    """The default one need not be set where opaque keys are not wanted."""
+    keys = settings.keys
+    peppers = []
+    for index, entry in enumerate(keys.pepper):
+        path = ("keys", "pepper", index)
+        if keys.pepper == DEFAULT_PEPPER and keys.kind != "opaque" and not environ.get(str(entry.env)):
+            continue
+        try:
+            pepper = read_secret(entry, environ)
+        except ValueError as exc:
+            add(path, str(exc))
+            continue
+        if len(pepper) < MIN_PEPPER_BYTES:
+            add(path, f"needs at least {MIN_PEPPER_BYTES} bytes, this has {len(pepper)}")
+        peppers.append(pepper)
+    return tuple(peppers)
 
 
 def read_secret(ref: SecretRef, environ: Mapping[str, str]) -> bytes:

@@ -4,6 +4,7 @@ Every field, its type, its bounds and its default. What a field means for users:
 Models are frozen and refuse unknown fields; faults between fields are `crosscheck`'s, so that one run tells them all.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -16,7 +17,7 @@ from authz.core.headers import RATELIMIT_STYLES
 from authz.core.policy import compile_glob
 from authz.core.problems import FORMATS
 from authz.core.scope import SCOPE_PATTERN
-from authz.settings.units import DURATION_PATTERN, LIMIT_PATTERN, format_limit, parse_duration_ms, parse_limit
+from authz.core.units import DURATION_PATTERN, LIMIT_PATTERN, format_limit, parse_duration_ms, parse_limit
 
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -79,6 +80,15 @@ def _at_most(longest: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _at_least(shortest: str) -> AfterValidator:
+    def check(ms: int) -> int:
+        if ms < parse_duration_ms(shortest):
+            raise ValueError(f"must be at least {shortest}")
+        return ms
+
+    return AfterValidator(check)
+
+
 DurationMs = Annotated[
     int,
     BeforeValidator(parse_duration_ms),
@@ -102,6 +112,9 @@ class SecretRef(Model):
 
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     file: Path | None = Field(default=None, strict=False)
+
+
+DEFAULT_PEPPER: Final = (SecretRef(env="AUTHZ_PEPPER"),)
 
 
 def _as_list(value: object) -> object:
@@ -128,8 +141,8 @@ ListenerText = Annotated[
 
 class Listen(Model):
     authz: ListenerText = Field(default=Listener(address="127.0.0.1:9001"), description="the check, and health")
-    grpc: ListenerText | None = Field(default=Listener(address="127.0.0.1:9002"), description="health, reflection")
-    http: ListenerText | None = Field(default=Listener(address="127.0.0.1:9003"), description="reserved; nothing yet")
+    grpc: ListenerText | None = Field(default=Listener(address="127.0.0.1:9002"), description="KeyService, health")
+    http: ListenerText | None = Field(default=Listener(address="127.0.0.1:9003"), description="KeyService, login")
     forward_auth: None = None
     metrics: ListenerText = Field(
         default=Listener(address="0.0.0.0:9090"),
@@ -166,16 +179,14 @@ class KeyringEntry(Model):
 
 class Keys(Model):
     prefix: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{1,30}[-_]$")] = "sk-live-"
-    kind: Literal["jwt"] = "jwt"
+    kind: Literal["jwt", "opaque"] = "jwt"
     require_record: bool = True
-    pepper: Annotated[tuple[SecretRef, ...], BeforeValidator(_as_list), Field(strict=False)] = (
-        SecretRef(env="AUTHZ_PEPPER"),
-    )
-    retain_token: Literal[False] = False
+    pepper: Annotated[tuple[SecretRef, ...], BeforeValidator(_as_list), Field(strict=False)] = DEFAULT_PEPPER
+    retain_token: bool = False
     keyring: Annotated[tuple[KeyringEntry, ...], Field(min_length=1, strict=False)] = (KeyringEntry(),)
     issuers: Annotated[tuple[object, ...], Field(max_length=0, strict=False)] = ()
     audience: Annotated[str, Field(min_length=1)] | None = None
-    accept_sessions: Literal[False] = False
+    accept_sessions: bool = False
     leeway: Annotated[DurationMs, _at_most("1h")] = Field(default="10s")  # type: ignore[assignment]
 
 
@@ -205,9 +216,17 @@ class Responses(Model):
     )
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise ValueError("must be an address or a network, such as 10.0.0.0/8") from exc
+    return text
+
+
 class Login(Model):
-    audience: str = "portal"
-    lifetime: DurationMs = Field(default="1h")  # type: ignore[assignment]
+    audience: Annotated[str, Field(min_length=1)] = "portal"
+    lifetime: Annotated[DurationMs, _at_least("1s"), _at_most("31d")] = Field(default="1h")  # type: ignore[assignment]
     limits: dict[Literal["per_user", "per_address"], LimitText] = Field(
         default={"per_user": "5/1m", "per_address": "20/1m"}  # type: ignore[dict-item]
     )
@@ -238,7 +257,9 @@ class Settings(Model):
     request_rules: Annotated[dict[str, object], Field(max_length=0)] = {}
     settlement: Settlement = Settlement()
     responses: Responses = Responses()
-    trusted_proxies: Annotated[tuple[str, ...], Field(max_length=0, strict=False)] = ()
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(_network)], ...], Field(max_length=100, strict=False)
+    ] = ()
     login: Login = Login()
 
 

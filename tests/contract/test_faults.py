@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from authz.admin.keys import CreatedKey, NewKey
+from authz.admin.keys import IssuedKey, NewKey
 from authz.core.admission import Status
 from authz.core.decision import Allow, Fault, Reason
 from authz.ports import StoreFault
@@ -30,18 +30,18 @@ def victim(request: pytest.FixtureRequest) -> Iterator[stores.Server]:
 async def hurt(victim: stores.Server) -> AsyncIterator[Parts]:
     stores.flush(victim.url)
     async with parts(victim.url, TIMEOUT_S) as made:
-        await made.admin.create(NewKey("the first"))
+        await made.create(NewKey("the first"))
         yield made
 
 
-async def elapsed_s(made: Parts, key: CreatedKey) -> float:
+async def elapsed_s(made: Parts, key: IssuedKey) -> float:
     start_s = time.monotonic()
     with pytest.raises(StoreFault):
         await made.ledger.admit(admission(key.record))
     return time.monotonic() - start_s
 
 
-async def recovered(made: Parts, key: CreatedKey) -> None:
+async def recovered(made: Parts, key: IssuedKey) -> None:
     """Within two seconds, without anybody's help."""
     async with asyncio.timeout(2):
         while True:
@@ -55,7 +55,7 @@ async def recovered(made: Parts, key: CreatedKey) -> None:
 
 async def test_a_hung_store_costs_the_timeout_and_then_nothing(hurt: Parts, victim: stores.Server) -> None:
     """After a few time-outs the breaker answers at once."""
-    key = await hurt.admin.create(NewKey("test"))
+    key = await hurt.create(NewKey("test"))
     victim.pause()
     try:
         waits_s = [await elapsed_s(hurt, key) for _ in range(12)]
@@ -69,7 +69,7 @@ async def test_a_hung_store_costs_the_timeout_and_then_nothing(hurt: Parts, vict
 
 
 async def test_many_that_wait_for_a_hung_store_are_all_answered_in_time(hurt: Parts, victim: stores.Server) -> None:
-    key = await hurt.admin.create(NewKey("test"))
+    key = await hurt.create(NewKey("test"))
     victim.pause()
     start_s = time.monotonic()
     try:
@@ -86,7 +86,7 @@ async def test_many_that_wait_for_a_hung_store_are_all_answered_in_time(hurt: Pa
 
 async def test_a_killed_store_is_refused_at_once_and_found_again(hurt: Parts, victim: stores.Server) -> None:
     """Restarted with its data: the same store, the same keys; connections that died are made anew."""
-    key = await hurt.admin.create(NewKey("test"))
+    key = await hurt.create(NewKey("test"))
     victim.kill()
     try:
         assert await elapsed_s(hurt, key) < TIMEOUT_S + SLACK_S
@@ -98,7 +98,7 @@ async def test_a_killed_store_is_refused_at_once_and_found_again(hurt: Parts, vi
 
 async def test_a_read_only_or_full_store_is_a_fault(hurt: Parts, victim: stores.Server) -> None:
     """A replica must not answer with stale revocations, nor a full store without counting."""
-    key = await hurt.admin.create(NewKey("test"))
+    key = await hurt.create(NewKey("test"))
     for setting, hurting, healthy in (("maxmemory", "1", "0"),):
         stores.on_all_nodes(victim.url, "CONFIG", "SET", setting, hurting)
         with pytest.raises(StoreFault, match="refused"):
@@ -125,15 +125,13 @@ async def test_on_error_decides_what_happens_while_the_store_is_away(
     hurt: Parts, victim: stores.Server, on_error: str, reason: Reason
 ) -> None:
     """`allow` lets pass what signature and scopes allow; never what is known to be revoked, nor what is not genuine."""
-    key = await hurt.admin.create(NewKey("test", scopes=("read-only",)))
-    dead, bulk = [
-        await hurt.admin.create(NewKey(name, subject=name, scopes=("read-only",))) for name in ("dead", "bulk")
-    ]
+    key = await hurt.create(NewKey("test", scopes=("read-only",)))
+    dead, bulk = [await hurt.create(NewKey(name, subject=name, scopes=("read-only",))) for name in ("dead", "bulk")]
     authorizer = pipeline(configuration(store={"on_error": on_error}), hurt)
     for revoked in (dead, bulk):  # used before, so that they are remembered as good
         assert isinstance(await authorizer.check(request(revoked.token)), Allow)
-    await hurt.admin.revoke(dead.record.id)
-    await hurt.admin.revoke_subject("bulk")
+    await hurt.revoke(dead.record.id)
+    await hurt.revoke_subject("bulk")
     for revoked in (dead, bulk):
         assert (await authorizer.check(request(revoked.token))).reason is Reason.REVOKED
     assert isinstance(await authorizer.check(request(key.token)), Allow)
@@ -159,7 +157,7 @@ async def test_a_restart_without_its_data_is_a_fault(valkey_server: stores.Serve
     server = stores.start("valkey", "--appendonly", "no")
     try:
         async with parts(server.url, 1.0) as made:
-            key = await made.admin.create(NewKey("test"))
+            key = await made.create(NewKey("test"))
             await made.ledger.admit(admission(key.record))
             server.kill()
             server.restart()

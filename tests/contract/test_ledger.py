@@ -21,7 +21,7 @@ SIX = Limit(6, 3600)
 
 
 async def new_key(sidecar: Parts, **fields: str) -> KeyRecord:
-    return (await sidecar.admin.create(NewKey("test", **fields))).record  # type: ignore[arg-type]
+    return (await sidecar.create(NewKey("test", **fields))).record  # type: ignore[arg-type]
 
 
 async def test_spends_what_a_bucket_holds_and_no_more(sidecar: Parts) -> None:
@@ -88,7 +88,7 @@ async def test_a_revocation_counts_at_the_very_next_check(sidecar: Parts) -> Non
         for _ in range(200):
             key = await new_key(sidecar)
             assert (await other.ledger.admit(admission(key))).status == Status.ADMITTED
-            await sidecar.registry.revoke(key.id, "leaked")
+            await sidecar.revoke(key.id, "leaked")
             assert (await other.ledger.admit(admission(key))).status == Status.REVOKED
 
 
@@ -98,9 +98,9 @@ async def test_a_bulk_revocation_ends_what_was_issued_and_spares_what_comes_afte
 ) -> None:
     before = await new_key(sidecar, subject="alice", workspace="acme")
     if field == "subject":
-        await sidecar.registry.revoke_subject(who)
+        await sidecar.revoke_subject(who)
     else:
-        await sidecar.registry.revoke_workspace(who)
+        await sidecar.revoke_workspace(who)
     after = await new_key(sidecar, subject="alice", workspace="acme")
 
     assert (await sidecar.ledger.admit(admission(before))).status == Status.REVOKED_IN_BULK
@@ -111,7 +111,7 @@ async def test_a_revoked_subject_is_revoked_in_every_workspace(sidecar: Parts) -
     made = [await new_key(sidecar, subject="alice", workspace=name) for name in ("", "acme", "umbrella", "initech")]
     others = await new_key(sidecar, subject="bob", workspace="acme")
 
-    await sidecar.registry.revoke_subject("alice")
+    await sidecar.revoke_subject("alice")
 
     assert {Status.REVOKED_IN_BULK} == {(await sidecar.ledger.admit(admission(key))).status for key in made}
     assert (await sidecar.ledger.admit(admission(others))).status == Status.ADMITTED
@@ -188,7 +188,7 @@ async def test_an_emptied_store_is_a_fault_and_no_amnesty(sidecar: Parts) -> Non
         await sidecar.ledger.admit(admission(key))
     assert not fault.value.trustworthy
     async with parts(sidecar.url) as other:
-        await other.admin.create(NewKey("first of the new store"))
+        await other.create(NewKey("first of the new store"))
     with pytest.raises(StoreFault, match="lost what it held"):
         await sidecar.ledger.admit(admission(key))
     assert await sidecar.store.probe() == "foreign"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from authz.admin.keys import CreatedKey, NewKey
+from authz.admin.keys import IssuedKey, NewKey
 from authz.core.bucket import Limit
 from authz.demo.stack import Stack
 from authz.demo.tour import CHAT, Answer, ask
@@ -24,7 +24,7 @@ def post(stack: Stack, key: str | None, path: str = "/v1/chat/completions", body
     return ask(stack.port, "POST", path, key=key, body=body)
 
 
-def key(stack: Stack, *scopes: str, **fields: object) -> CreatedKey:
+def key(stack: Stack, *scopes: str, **fields: object) -> IssuedKey:
     return stack.create_key(NewKey("test", scopes=scopes, **fields))  # type: ignore[arg-type]
 
 

@@ -180,7 +180,7 @@ def test_no_set_of_callers_is_admitted_more_than_the_bucket_holds(
             parts(valkey_server.url) as second,
             parts(valkey_server.url) as last,
         ):
-            record = (await first.admin.create(NewKey("test"))).record
+            record = (await first.create(NewKey("test"))).record
             asked = [admission(record, group(f"k:{record.id}", limit, cost=cost)) for cost in callers]
             all_of_them = (first, second, last)[:sidecars]
             begin_us = await first.store.now_us()

@@ -12,19 +12,24 @@ from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.ledger import RedisLedger
 from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
-from authz.admin.keys import KeyAdmin
+from authz.admin.actor import COMMAND_LINE, Actor
+from authz.admin.keys import Everything, IssuedKey, KeyAdmin, NewKey
 from authz.app import StoreParts, SystemClock, authorizer
 from authz.core.admission import Admission, Group
 from authz.core.bucket import Charge, Limit
 from authz.core.keyrecord import KeyRecord, tenant_of
+from authz.core.listing import Filter
+from authz.core.pepper import Peppers
 from authz.core.request import Request
+from authz.core.scope import ScopeTable
 from authz.pipeline import Authorizer
 from authz.settings import Configuration, Settings
 
 
 SECRET = "a secret for tests that is long enough, as RFC 7518 wants it"
 CLOCK = SystemClock()
-SCOPES = frozenset({"admin", "read-write", "read-only"})
+PEPPER = "a pepper for tests that is long enough: as long as a digest is"
+SCOPES = ScopeTable({"admin": ("read-write",), "read-write": ("read-only",)})
 
 
 @dataclass
@@ -54,6 +59,32 @@ class Parts:
     registry: RedisKeyRegistry
     admin: KeyAdmin
 
+    async def create(self, new: NewKey, actor: Actor = COMMAND_LINE) -> IssuedKey:
+        return await self.admin.create(new, actor)
+
+    async def revoke(self, key: str, reason: str = "", actor: Actor = COMMAND_LINE) -> KeyRecord:
+        return (await self.admin.revoke(key, reason, actor))[0]
+
+    async def revoke_subject(self, subject: str) -> None:
+        await self.admin.revoke_all(Everything(subject=subject), COMMAND_LINE)
+
+    async def revoke_workspace(self, workspace: str) -> None:
+        await self.admin.revoke_all(Everything(workspace=workspace), COMMAND_LINE)
+
+    async def show(self, key: str) -> KeyRecord:
+        return await self.admin.show(key, COMMAND_LINE)
+
+    async def list(self) -> "list[KeyRecord]":
+        """Every key, newest first, by small pages."""
+        found: list[KeyRecord] = []
+        token = ""
+        while True:
+            page = await self.admin.page(Filter({}), 7, token, COMMAND_LINE)
+            found += page.records
+            token = page.next_token
+            if not token:
+                return found
+
 
 @contextlib.asynccontextmanager
 async def parts(url: str, timeout_s: float = 2.0) -> AsyncIterator[Parts]:
@@ -61,7 +92,7 @@ async def parts(url: str, timeout_s: float = 2.0) -> AsyncIterator[Parts]:
     store = Store(connect(url), timeout_s=timeout_s, is_cluster=url.startswith(CLUSTER), clock=CLOCK, observer=observer)
     registry = RedisKeyRegistry(store)
     signer = JwtSigner(Keyring((VerificationKey(None, "HS256", SECRET.encode()),)))
-    admin = KeyAdmin(registry, signer, "sk-live-", SCOPES)
+    admin = KeyAdmin(registry, signer, Peppers((PEPPER.encode(),)), "sk-live-", "jwt", SCOPES, observer)
     made = Parts(url, store, observer, RedisLedger(store, CLOCK, observer), CachedRecords(store), registry, admin)
     try:
         yield made
@@ -72,7 +103,7 @@ async def parts(url: str, timeout_s: float = 2.0) -> AsyncIterator[Parts]:
 
 def configuration(**settings: object) -> Configuration:
     """A configuration with `settings` in place of the defaults."""
-    return Configuration(Settings.model_validate(settings), "test", (SECRET.encode(),))
+    return Configuration(Settings.model_validate(settings), "test", (SECRET.encode(),), (PEPPER.encode(),))
 
 
 def pipeline(configured: Configuration, made: Parts) -> Authorizer:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from authz.core.credential import Credential
 from authz.core.decision import Reason, Refusal
-from authz.core.keyformat import HS256_SIGNATURE_CHARS, display_prefix, key_id, parse_token, partition_of
+from authz.core.keyformat import (
+    HS256_SIGNATURE_CHARS,
+    OpaqueToken,
+    display_prefix,
+    parse_token,
+    partition_of,
+    record_id,
+)
 
 
 PREFIX = "sk-live-"
@@ -20,7 +27,7 @@ SHAPE = Refusal(Reason.MALFORMED_CREDENTIAL, "the key has characters or parts th
 OTHER = Refusal(Reason.MALFORMED_CREDENTIAL, "keys of this API start with sk-live-")
 
 
-def parsed(value: str, *, bearer: bool = True) -> str | Refusal:
+def parsed(value: str, *, bearer: bool = True) -> str | OpaqueToken | Refusal:
     return parse_token(Credential(value, "authorization", bearer=bearer), PREFIX)
 
 
@@ -114,7 +121,7 @@ def test_any_text_is_parsed(value: str, bearer: bool) -> None:
 )
 def test_key_ids_come_back(display: str, partition: int, tail: str) -> None:
     """A key's id tells its partition and its display prefix."""
-    made = key_id(display, partition, tail)
+    made = record_id("key", display, partition, tail)
     assert (partition_of(made), display_prefix(PREFIX, made)) == (partition, PREFIX + display)
 
 
@@ -132,8 +139,8 @@ def test_key_ids_come_back(display: str, partition: int, tail: str) -> None:
 )
 def test_parts_that_make_no_id(display: str, partition: int, tail: str) -> None:
     """Parts that do not make an id are a bug and raise."""
-    with pytest.raises(ValueError, match="not the parts of a key id"):
-        key_id(display, partition, tail)
+    with pytest.raises(ValueError, match="not the parts of an id"):
+        record_id("key", display, partition, tail)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from authz.core.request import Request
 from authz.core.scope import ScopeTable
 from authz.pipeline import ATTEMPTS, Authorizer, CredentialRules
 from authz.ports import OverloadFault, StoreFault
+from tests.support.tokens import FakeClock
 
 
 RECORD = KeyRecord("key_1", "", "jwt", "sk-live-0", "alice", "", ("read-only",), version=1)
@@ -48,6 +49,11 @@ class Records:
         self.record = record
 
 
+class NoOpaque:
+    async def find(self, _token: str) -> Claims | None:
+        return None
+
+
 @dataclass
 class Ledger:
     """Answers *answer*, or raises it."""
@@ -67,6 +73,8 @@ async def decide(
         policy=Policy((Route("read", "/v1/**", scopes=("read-only",)),), ScopeTable({"read-only": ()}), {}),
         rules=CredentialRules((Source("authorization", "bearer"),), frozenset(), "sk-live-", True, 0),
         verifier=Verified(),
+        opaque=NoOpaque(),
+        clock=FakeClock(),
         records=records,
         ledger=Ledger(answer),
         open_on_error=open_on_error,

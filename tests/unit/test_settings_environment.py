@@ -88,7 +88,6 @@ def test_overrides(tmp_path: Path, text: str, variable: str, value: str, path: s
         "AUTHZ_STORE_PORT_6379_TCP",
         "AUTHZ_CONFIG",
         "AUTHZ_ADMIN_KEY",
-        "AUTHZ_PEPPER",
         "AUTHZ_",
         "AUTHZ",
         "authz_store__url",

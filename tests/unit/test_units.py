@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.bucket import MAX_PERIOD_S, MAX_UNITS, Limit
-from authz.settings.units import format_limit, parse_duration_ms, parse_limit
+from authz.core.units import format_limit, parse_duration_ms, parse_limit
 
 
 @pytest.mark.parametrize(

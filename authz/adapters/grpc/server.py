@@ -5,7 +5,7 @@ Knows nothing of what the methods do.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -14,6 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+
+from authz.adapters.grpc.rpc import handlers as rpc_handlers
+from authz.adapters.rpc import Service
 
 
 Unary = Callable[[bytes], Awaitable[bytes]]
@@ -45,6 +48,10 @@ class Health:
         self._servicer: Any = health_aio.HealthServicer()
         self._services = ("", *services)
 
+    def cover(self, services: Iterable[str]) -> None:
+        """These too, from the next `set` on."""
+        self._services = (*dict.fromkeys((*self._services, *services)),)
+
     async def set(self, *, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse
         for service in self._services:
@@ -54,9 +61,11 @@ class Health:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
 
-def build(address: str, services: Mapping[str, Mapping[str, Unary]], health: Health) -> Server:
+def build(
+    address: str, services: Mapping[str, Mapping[str, Unary]], health: Health, *, rpc: Sequence[Service[Any]] = ()
+) -> Server:
     """
-    A server that is bound and not started. *services*: service name → method name → handler.
+    A server that is bound and not started. *services*: service name → method name → handler of bytes; *rpc*: of messages.
 
     Raises: ListenError.
     """
@@ -64,8 +73,11 @@ def build(address: str, services: Mapping[str, Mapping[str, Unary]], health: Hea
     for service, methods in services.items():
         handlers = {name: _unary(handler) for name, handler in methods.items()}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    server.add_generic_rpc_handlers(tuple(rpc_handlers(service) for service in rpc))
+    named = [service.descriptor.full_name for service in rpc]
+    health.cover(named)
     health.add_to(server)
-    reflection.enable_server_reflection((*services, HEALTH, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*services, *named, HEALTH, reflection.SERVICE_NAME), server)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as exc:

@@ -7,11 +7,12 @@ from authz.ports import NewToken
 
 
 class JwtSigner:
-    """Signs with the keyring's first key. `audience`, if any, is stamped on every token."""
+    """Signs with the keyring's first key. *audience*, if any, is stamped on every token; so is *typ*."""
 
-    def __init__(self, keyring: Keyring, audience: str | None = None) -> None:
+    def __init__(self, keyring: Keyring, audience: str | None = None, typ: str | None = None) -> None:
         self._keyring = keyring
         self._audience = audience
+        self._typ = typ
 
     def sign(self, token: NewToken) -> str:
         claims: dict[str, object] = {"sub": token.subject, "jti": token.jti, "iat": token.issued_at_s}
@@ -24,5 +25,5 @@ class JwtSigner:
         if self._audience is not None:
             claims["aud"] = self._audience
         key = self._keyring.signing
-        headers = {"kid": key.id} if key.id is not None else None
-        return jwt.encode(claims, key.secret, algorithm=key.algorithm, headers=headers)
+        headers = {name: value for name, value in (("kid", key.id), ("typ", self._typ)) if value is not None}
+        return jwt.encode(claims, key.secret, algorithm=key.algorithm, headers=headers or None)

@@ -5,7 +5,6 @@ PyJWT's algorithms do the cryptography. The parsing around it is ours: PyJWT acc
 twice, and times given as text.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +13,14 @@ from authz.adapters.jwt.strict_json import NotStrictError, decode_segment, load_
 from authz.core.claims import Claims, ClaimsPolicy, judge_time, read_claims
 from authz.core.credential import MAX_CREDENTIAL_CHARS
 from authz.core.decision import Reason, Refusal
+from authz.core.recent import Recent
 from authz.ports import Clock
 
 
 MAX_TOKEN_CHARS: Final = MAX_CREDENTIAL_CHARS
 CACHE_SIZE: Final = 20_000
+
+SESSION_TYPE: Final = "authz-session+jwt"
 
 # RFC 7515 §4.1.11 and RFC 7797: extensions that change what is signed, or that must be understood. We understand none.
 _EXTENSIONS: Final = frozenset({"crit", "b64", "zip", "enc"})
@@ -37,7 +39,8 @@ class JwtVerifier:
     Verifies our keyring's tokens, and remembers those it has verified.
 
     The memory is bounded (least recently used goes first), holds no refusal (forgeries cannot fill it), and never
-    outlives `exp`: time is judged anew at every use.
+    outlives `exp`: time is judged anew at every use. *sessions*: what the token of a user who has logged in must claim;
+    None: it is refused as no API key.
     """
 
     def __init__(
@@ -47,12 +50,13 @@ class JwtVerifier:
         clock: Clock,
         cache_size: int = CACHE_SIZE,
         counts: CacheCounts | None = None,
+        sessions: ClaimsPolicy | None = None,
     ) -> None:
         self._keyring = keyring
         self._policy = policy
         self._clock = clock
-        self._cache_size = cache_size
-        self._verified: OrderedDict[str, Claims] = OrderedDict()
+        self._sessions = sessions
+        self._verified: Recent[str, Claims] = Recent(cache_size)
         self.counts = counts or CacheCounts()
 
     def verify(self, token: str) -> Claims | Refusal:
@@ -66,16 +70,10 @@ class JwtVerifier:
         else:
             self.counts.hits += 1
         if refusal := judge_time(claims, self._clock.now_s(), self._policy.leeway_s):
-            self._verified.pop(token, None)
+            self._verified.forget(token)
             return refusal
-        self._remember(token, claims)
+        self._verified.put(token, claims)
         return claims
-
-    def _remember(self, token: str, claims: Claims) -> None:
-        self._verified[token] = claims
-        self._verified.move_to_end(token)
-        if len(self._verified) > self._cache_size:
-            self._verified.popitem(last=False)
 
     def _verify_anew(self, token: str) -> Claims | Refusal:
         if len(token) > MAX_TOKEN_CHARS:
@@ -87,10 +85,11 @@ class JwtVerifier:
             return Refusal(Reason.MALFORMED_CREDENTIAL, "it cannot be decoded: the copy may be damaged")
         if refusal := self._refuse_signature(parameters, token.rpartition(".")[0].encode("ascii"), signature):
             return refusal
-        if refusal := _refuse_type(parameters.get("typ", "JWT")):
-            return refusal
+        policy = self._policy_of(parameters.get("typ", "JWT"))
+        if isinstance(policy, Refusal):
+            return policy
         try:
-            return read_claims(load_object(payload), self._policy)
+            return read_claims(load_object(payload), policy)
         except NotStrictError:
             return Refusal(Reason.BAD_CLAIMS, "they are not one JSON object in which every member stands once")
 
@@ -108,9 +107,11 @@ class JwtVerifier:
             return None
         return _SIGNATURE
 
-
-def _refuse_type(typ: object) -> Refusal | None:
-    """RFC 8725 §3.11: our kinds of token are told apart by `typ`; an API key's is `JWT`, or absent."""
-    if isinstance(typ, str) and typ.lower() == "jwt":
-        return None
-    return Refusal(Reason.WRONG_KIND, "send an API key")
+    def _policy_of(self, typ: object) -> ClaimsPolicy | Refusal:
+        """RFC 8725 §3.11: our kinds of token are told apart by `typ`; an API key's is `JWT`, or absent."""
+        kind = typ.lower() if isinstance(typ, str) else ""
+        if kind == "jwt":
+            return self._policy
+        if kind == SESSION_TYPE and self._sessions is not None:
+            return self._sessions
+        return Refusal(Reason.WRONG_KIND, "send an API key")

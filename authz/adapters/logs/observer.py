@@ -5,12 +5,14 @@ from typing import Final
 
 from authz.adapters.logs.redaction import redacted
 from authz.core.decision import Allow, Decision, Fault
+from authz.core.event import Event
 from authz.core.problems import STATUS
 from authz.core.request import Request
 
 
 _log: Final = logging.getLogger("authz.decisions")
 _store_log: Final = logging.getLogger("authz.store")
+_audit_log: Final = logging.getLogger("authz.audit")
 _MAX_PATH: Final = 512
 _MAX_READ: Final = 16_384  # of a path, looked through for tokens
 _MAX_METHOD: Final = 32
@@ -23,7 +25,7 @@ _STATES: Final = {
 
 
 class LogObserver:
-    """Implements `Observer` and `StoreObserver`."""
+    """Implements `Observer`, `StoreObserver` and `AuditObserver`."""
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
         level = logging.INFO
@@ -45,6 +47,27 @@ class LogObserver:
     def store_state(self, state: str) -> None:
         level = logging.INFO if state == "up" else logging.ERROR
         _store_log.log(level, _STATES[state], extra={"fields": {"store": state}})
+
+    def changed(self, event: Event) -> None:
+        fields = {
+            "actor": event.actor,
+            "action": event.action.value,
+            "key_id": event.target,
+            "workspace": event.workspace,
+            "before": dict(event.before),
+            "after": dict(event.after),
+            "request_id": event.request_id,
+        }
+        _audit_log.info("changed", extra={"fields": {name: _clean(value) for name, value in fields.items() if value}})
+
+
+def _clean(value: object) -> object:
+    """Names that people gave may hold what must not be logged."""
+    if isinstance(value, str):
+        return redacted(value, _MAX_PATH)
+    if isinstance(value, dict):
+        return {name: _clean(item) for name, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list) else value
 
 
 def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Telling nobody."""
 
 from authz.core.decision import Decision
+from authz.core.event import Event
 from authz.core.request import Request
 
 
@@ -14,3 +15,5 @@ class Silent:
     def batch_sent(self, checks: int) -> None: ...
 
     def store_state(self, state: str) -> None: ...
+
+    def changed(self, event: Event) -> None: ...

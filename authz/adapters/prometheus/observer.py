@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from authz.core.decision import Allow, Decision, Deny, Reason
+from authz.core.event import Event
 from authz.core.request import Request
 
 
@@ -58,6 +59,7 @@ class PrometheusObserver:
             "authz_store_batch_checks", "Checks in one call to the store.", buckets=(1, 2, 4, 8, 12, 16), registry=r
         )
         self._store_state = Gauge("authz_store_state", "1 for the state the store is in.", ["state"], registry=r)
+        self._changes = Counter("authz_key_changes", "Changes of keys and users made here.", ["action"], registry=r)
         self._generation = Gauge("authz_config_generation", "Configurations accepted since the start.", registry=r)
         self._refused_reloads = Counter(
             "authz_config_reloads_refused", "Configurations that had a fault; the one before serves on.", registry=r
@@ -97,6 +99,9 @@ class PrometheusObserver:
     def store_state(self, state: str) -> None:
         for name in STORE_STATES:
             self._store_state.labels(name).set(name == state)
+
+    def changed(self, event: Event) -> None:
+        self._changes.labels(event.action.value).inc()
 
     def exposition(self) -> tuple[bytes, str]:
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_1_0_0

@@ -3,15 +3,24 @@ Every name in the store. The partition is the hash tag, so whatever a tenant own
 
     authz:store              hash: id, partitions, state       whose store this is, and into how many parts it is cut
     authz:prefix:HEX8        string: key id                    display prefixes given away
+    authz:request:HEX        string: sealed answer             what a `request_id` was answered, for ten minutes
     authz:{P}:m              string: store id                  marker; gone: the partition was wiped
     authz:{P}:i              string: µs                        the latest `issued` given in the partition
     authz:{P}:k              sorted set: key id by µs issued   for lists
-    authz:{P}:r:KEY          string: record                    see proto/authz/store/v1/record.proto
-    authz:{P}:v:KEY          string: whole number              version; negative: revoked
-    authz:{P}:t:KEY          string: "µs reason"               when and why it was revoked
-    authz:{P}:x:SUBJECT      string: µs                        everything of the subject issued up to then is revoked
+    authz:{P}:n              sorted set: user id by µs         for lists
+    authz:{P}:z              stream: events                    who changed what, the last thousand
+    authz:{P}:r:ID           string: record                    see proto/authz/store/v1/record.proto
+    authz:{P}:v:ID           string: whole number              version; negative: revoked
+    authz:{P}:t:ID           string: "µs reason"               when and why it was revoked
+    authz:{P}:l:ID           string: µs                        last used, to the minute
+    authz:{P}:e:ID           string: sealed token              where `keys.retain_token` is on
+    authz:{P}:p:ID           string: argon2id hash             a user's password
+    authz:{P}:a              string: µs                        everything issued up to then is revoked
+    authz:{P}:x:SUBJECT      string: µs                        the same for a subject
     authz:{P}:w:WORKSPACE    string: µs                        the same for a workspace
     authz:{P}:g:LIMIT:OWNER  string: buckets                   gone: full
+    authz:{Q}:h:DIGEST       string: whose it is               opaque tokens; Q from the digest
+    authz:{Q}:u:NAME         string: user id                   names of users; Q from the name
 
 Names are injective: kinds and limits hold no colon, and only the last part comes from outside. The first `{…}` of a
 name decides its slot, so braces in that part do nothing.
@@ -36,6 +45,22 @@ def name(partition: int, kind: str, rest: str = "") -> str:
 
 def group(partition: int, limit: str, owner: str) -> str:
     return name(partition, "g", f"{limit}:{owner}")
+
+
+def digest(hex64: str) -> tuple[int, str]:
+    """(partition, name) of an opaque token's digest: what is found by it lies anywhere, beside a marker."""
+    at = int(hex64[:4], 16) % PARTITIONS
+    return at, name(at, "h", hex64)
+
+
+def user(username: str) -> tuple[int, str]:
+    """(partition, name) of a user's name."""
+    at = partition(f"u:{username}")
+    return at, name(at, "u", username)
+
+
+def request(hex64: str) -> str:
+    return f"authz:request:{hex64}"
 
 
 def prefix(hex8: str) -> str:

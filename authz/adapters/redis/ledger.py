@@ -16,12 +16,15 @@ from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.packing import PackedCheck, pack, unpack
 from authz.adapters.redis.scripts import ADMIT
 from authz.core.admission import Admission, Admitted, Status
+from authz.core.recent import Recent
 from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
 
 
 BATCH: Final = 16
 IN_FLIGHT: Final = 2
 MAX_WAITING: Final = 4096
+TOUCH_S: Final = 60.0  # how exactly a sidecar writes down when a key was last used
+TOUCHED: Final = 20_000  # keys of which it knows that it did
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,13 @@ class RedisLedger:
         self._observer = observer
         self._lanes: dict[int, _Lane] = {}
         self._waiting = 0
+        self._touched: Recent[str, float] = Recent(TOUCHED)
 
     async def admit(self, admission: Admission) -> Admitted:
         """Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store."""
         await self._store.identity()
-        check = pack(admission, keys.partition(admission.tenant))
+        touch = self._touches(admission)
+        check = pack(admission, keys.partition(admission.tenant), touch=touch)
         if self._waiting >= MAX_WAITING:
             raise OverloadFault(f"{MAX_WAITING} checks are waiting for the store")
         lane = self._lane(check.partition if self._store.is_cluster else 0)
@@ -57,7 +62,15 @@ class RedisLedger:
             raise not_ours()
         if answer.status is Status.DAMAGED:
             raise StoreFault("the state of this key in the store cannot be read", trustworthy=False)
+        if touch and answer.status is Status.ADMITTED:
+            self._touched.put(admission.key_id, self._clock.monotonic_s())
         return answer
+
+    def _touches(self, admission: Admission) -> bool:
+        if not admission.spend or admission.version <= 0:
+            return False
+        last_s = self._touched.get(admission.key_id)
+        return last_s is None or self._clock.monotonic_s() - last_s >= TOUCH_S
 
     def _lane(self, number: int) -> "_Lane":
         if number not in self._lanes:

@@ -16,7 +16,7 @@ from authz.core.bucket import Charge, Quota
 _HEAD: Final = Struct("<BBddd")
 _BUCKET: Final = Struct("<III")
 _TWO: Final = b"\x02"  # buckets of a group: requests, tokens
-_SPEND, _SUBJECT, _WORKSPACE = 1, 2, 4
+_SPEND, _SUBJECT, _WORKSPACE, _TOUCH = 1, 2, 4, 8
 _UNITS: Final = ("requests", "tokens")
 
 
@@ -28,14 +28,17 @@ class PackedCheck:
     blob: bytes
 
 
-def pack(admission: Admission, partition: int) -> PackedCheck:
-    """KEYS and the blob of one check, in the order that the head of `admit.lua` gives."""
-    names = [keys.name(partition, "m"), keys.name(partition, "v", admission.key_id)]
+def pack(admission: Admission, partition: int, *, touch: bool = False) -> PackedCheck:
+    """KEYS and the blob of one check, as the head of `admit.lua` has it. *touch*: write down that the key was used."""
+    names = [keys.name(partition, "m"), keys.name(partition, "v", admission.key_id), keys.name(partition, "a")]
     if admission.subject:
         names.append(keys.name(partition, "x", admission.subject))
     if admission.workspace:
         names.append(keys.name(partition, "w", admission.workspace))
+    if touch:
+        names.append(keys.name(partition, "l", admission.key_id))
     flags = _SPEND * admission.spend + _SUBJECT * bool(admission.subject) + _WORKSPACE * bool(admission.workspace)
+    flags += _TOUCH * touch
     blob = [
         _HEAD.pack(flags, len(admission.groups), admission.version, admission.issued_us, admission.dead_us),
     ]

@@ -6,7 +6,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from authz.core.bucket import Limit
-from authz.core.keyrecord import KeyRecord
+from authz.core.keyrecord import KeyRecord, Rotation
 from authz.pb.authz.store.v1 import record_pb2
 from authz.ports import StoreFault
 
@@ -30,11 +30,20 @@ def encode(record: KeyRecord) -> bytes:
             for unit, limit in record.limits.items()
         },
         expires_at_us=record.expires_at_us or 0,
+        rotations=[
+            record_pb2.Rotation(
+                number=one.number,
+                issued_at_us=one.issued_at_us,
+                ends_at_us=one.ends_at_us or 0,
+                digest=bytes.fromhex(one.digest),
+            )
+            for one in record.rotations
+        ],
     )
     return message.SerializeToString()
 
 
-def decode(stored: bytes, version: bytes | None, revocation: bytes | None) -> KeyRecord:
+def decode(stored: bytes, version: bytes | None, revocation: bytes | None, last_used: bytes | None = None) -> KeyRecord:
     """Raises: StoreFault — these are not a record of ours."""
     try:
         (issued_us,) = _ISSUED.unpack_from(stored)
@@ -54,6 +63,11 @@ def decode(stored: bytes, version: bytes | None, revocation: bytes | None) -> Ke
             version=_version(version, is_revoked=revocation is not None),
             revoked_at_us=int(revoked_at) if revoked_at else None,
             revoked_reason=reason,
+            rotations=tuple(
+                Rotation(one.number, one.issued_at_us or int(issued_us), one.ends_at_us or None, one.digest.hex())
+                for one in message.rotations
+            ),
+            last_used_at_us=int(last_used) if last_used else None,
         )
     except (DecodeError, ValueError, OverflowError, struct.error) as exc:
         raise StoreFault("a key's record in the store cannot be read") from exc

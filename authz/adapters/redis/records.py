@@ -4,12 +4,13 @@ the script refuses an outdated one. So a change counts from the very next check,
 """
 
 import asyncio
-from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from authz.adapters.redis import keys, recordcodec
 from authz.adapters.redis.client import Store, not_ours
 from authz.core.keyrecord import KeyRecord
+from authz.core.recent import Recent
 from authz.ports import OverloadFault
 
 
@@ -23,17 +24,15 @@ class CachedRecords:
 
     def __init__(self, store: Store, cache_size: int = CACHE_SIZE) -> None:
         self._store = store
-        self._cache_size = cache_size
-        self._known: OrderedDict[tuple[str, str], KeyRecord | None] = OrderedDict()
+        self._known: Recent[tuple[str, str], _Known] = Recent(cache_size)
         self._loading: dict[tuple[str, str], asyncio.Task[KeyRecord | None]] = {}
         self._slots = asyncio.Semaphore(MAX_LOADS)
 
     async def find(self, tenant: str, key_id: str, *, fresh: bool = False) -> KeyRecord | None:
         """Only ids out of verified tokens may be asked for: they are remembered whether there is a record or not."""
         place = (tenant, key_id)
-        if not fresh and place in self._known:
-            self._known.move_to_end(place)
-            return self._known[place]
+        if not fresh and (known := self._known.get(place)):
+            return known.record
         load = None if fresh else self._loading.get(place)
         if load is None:
             if len(self._loading) >= MAX_WAITING:
@@ -44,7 +43,8 @@ class CachedRecords:
         return await asyncio.shield(load)  # a caller that is cancelled must not end the others' load
 
     def remembered(self, tenant: str, key_id: str) -> KeyRecord | None:
-        return self._known.get((tenant, key_id))
+        known = self._known.get((tenant, key_id))
+        return known.record if known else None
 
     def remember(self, tenant: str, record: KeyRecord) -> None:
         self._keep((tenant, record.id), record)
@@ -68,7 +68,21 @@ class CachedRecords:
         self._keep(place, load.result())
 
     def _keep(self, place: tuple[str, str], record: KeyRecord | None) -> None:
-        self._known[place] = record
-        self._known.move_to_end(place)
-        if len(self._known) > self._cache_size:
-            self._known.popitem(last=False)
+        """A read that was under way when the key was revoked or changed must not bring back what it was."""
+        known = self._known.get(place)
+        if known is None or not _is_later(known.record, record):
+            self._known.put(place, _Known(record))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """`record` None: there is none."""
+
+    record: KeyRecord | None
+
+
+def _is_later(known: KeyRecord | None, read: KeyRecord | None) -> bool:
+    """Versions only rise, and nothing takes a revocation back."""
+    if known is None:
+        return False
+    return known.version < 0 or (read is not None and known.version > abs(read.version))

@@ -1,18 +1,136 @@
 """The records of keys for those who manage them: each change is one script, nothing is remembered."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from authz.adapters.redis import keys, recordcodec
 from authz.adapters.redis.client import Store, not_ours
-from authz.adapters.redis.scripts import ISSUE, REVOKE, REVOKE_BULK, Script
+from authz.adapters.redis.listing import Cursor, Entry, newest
+from authz.adapters.redis.opaque import encode_owner
+from authz.adapters.redis.scripts import CHANGE, ISSUE, NOTE, REVOKE, REVOKE_BULK, Script
+from authz.core.event import Action, Event
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord, tenant_of
-from authz.ports import KeyDraft, PrefixTakenError, StoreFault
+from authz.core.listing import Filter
+from authz.ports import (
+    BadPageTokenError,
+    ChangedError,
+    EventPage,
+    KeyDraft,
+    KeyPage,
+    PrefixTakenError,
+    RevokedError,
+    StoreFault,
+)
 
 
-PAGE: Final = 500  # records read by one command
+SCAN: Final = 2_000  # records looked at for one page
+READ: Final = 100  # records read by one command
+OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
+
+
+class Records:
+    """What the registries of keys and of users share: scripts, and records read with all that belongs to them."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def run(self, script: Script, names: Sequence[str], *args: str | bytes) -> bytes:
+        """What the script returns behind OK. Raises: ChangedError; RevokedError; StoreFault."""
+        status, *told = await self.store.run(script, names, await self.store.identity(), *args)
+        match status:
+            case b"OK":
+                return told[0] if told else b""
+            case b"NOTOURS":
+                raise not_ours()
+            case b"REVOKED":
+                raise RevokedError
+            case _:
+                raise ChangedError
+
+    async def now_us(self) -> int:
+        return await self.store.now_us()
+
+    async def issue(self, record: KeyRecord, kind: str, event: Event, password: str | None = None) -> KeyRecord:
+        """*kind*: of the list that it goes into."""
+        at = keys.partition(tenant_of(record.workspace, record.subject))
+        names = [
+            keys.name(at, "m"),
+            keys.name(at, "i"),
+            keys.name(at, "v", record.id),
+            keys.name(at, "a"),
+            keys.name(at, "x", record.subject),
+            keys.name(at, "w", record.workspace),
+            keys.name(at, "r", record.id),
+            keys.name(at, kind),
+            keys.name(at, "z"),
+        ]
+        args: list[str | bytes] = [recordcodec.encode(record), record.id, encode_event(event)]
+        if password is not None:
+            names.append(keys.name(at, "p", record.id))
+            args.append(password)
+        issued_us = int(await self.run(ISSUE, names, *args))
+        rotations = tuple(replace(one, issued_at_us=one.issued_at_us or issued_us) for one in record.rotations)
+        return replace(record, created_at_us=issued_us, version=1, rotations=rotations)
+
+    async def replace(self, changed: KeyRecord, event: Event, password: str | None = None) -> KeyRecord:
+        """*changed*: of the version that was read. Raises: ChangedError; RevokedError; StoreFault."""
+        at = keys.partition(tenant_of(changed.workspace, changed.subject))
+        names = [
+            keys.name(at, "m"),
+            keys.name(at, "v", changed.id),
+            keys.name(at, "a"),
+            keys.name(at, "x", changed.subject),
+            keys.name(at, "w", changed.workspace),
+            keys.name(at, "r", changed.id),
+            keys.name(at, "z"),
+        ]
+        args: list[str | bytes] = [str(changed.version), recordcodec.encode(changed), encode_event(event)]
+        if password is not None:
+            names.append(keys.name(at, "p", changed.id))
+            args.append(password)
+        return replace(changed, version=int(await self.run(CHANGE, names, *args)))
+
+    async def end(self, record_id: str, reason: str, event: Event, kind: str) -> None:
+        """Revoke. *kind*: of what must not stay: `e`, a retained token; `p`, a password."""
+        own = partition_of(record_id)
+        partitions: Iterable[int] = range(keys.PARTITIONS) if own is None else (own,)  # a foreign `jti` may be anyone's
+        told = encode_event(event)
+        for at in partitions:
+            names = [
+                keys.name(at, "m"),
+                keys.name(at, "v", record_id),
+                keys.name(at, "t", record_id),
+                keys.name(at, "z"),
+                keys.name(at, kind, record_id),
+            ]
+            await self.run(REVOKE, names, reason, told)
+            told = b""
+
+    async def read_all(self, at: int, ids: Sequence[str]) -> list[KeyRecord]:
+        """Those of *ids* that are there, of one partition, in their order."""
+        if not ids:
+            return []
+        names = [keys.name(at, kind, record_id) for record_id in ids for kind in "rvtl"]
+        values = await self.store.call("list", "MGET", *names)
+        stored = zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True)
+        return [recordcodec.decode(one, *others) for one, *others in stored if one]
+
+    async def with_bulk(self, at: int, records: list[KeyRecord]) -> list[KeyRecord]:
+        """A key that a bulk revocation reached is shown as revoked when that was."""
+        if not records:
+            return records
+        names = [keys.name(at, "a")]
+        for record in records:
+            names += (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace))
+        try:
+            everything, *upto = [int(value or 0) for value in await self.store.call("list", "MGET", *names)]
+        except ValueError as exc:
+            raise StoreFault("a bulk revocation in the store cannot be read") from exc
+        pairs = zip(upto[::2], upto[1::2], strict=True)
+        return [_revoked_in_bulk(one, max(everything, *pair)) for one, pair in zip(records, pairs, strict=True)]
 
 
 class RedisKeyRegistry:
@@ -20,6 +138,7 @@ class RedisKeyRegistry:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._records = Records(store)
 
     def partition(self, tenant: str) -> int:
         return keys.partition(tenant)
@@ -27,7 +146,7 @@ class RedisKeyRegistry:
     async def now_us(self) -> int:
         return await self._store.now_us()
 
-    async def create(self, draft: KeyDraft) -> KeyRecord:
+    async def create(self, draft: KeyDraft, event: Event) -> KeyRecord:
         """Raises: PrefixTakenError; StoreFault."""
         record = draft.record
         await self._store.initialise()
@@ -36,25 +155,43 @@ class RedisKeyRegistry:
             raise PrefixTakenError
         if draft.lifetime_s is not None:
             record = replace(record, expires_at_us=await self.now_us() + draft.lifetime_s * 1_000_000)
-        at = keys.partition(tenant_of(record.workspace, record.subject))
-        names = [
-            keys.name(at, "m"),
-            keys.name(at, "i"),
-            keys.name(at, "v", record.id),
-            keys.name(at, "x", record.subject),
-            keys.name(at, "w", record.workspace),
-            keys.name(at, "r", record.id),
-            keys.name(at, "k"),
-        ]
-        issued_us = await self._run(ISSUE, names, recordcodec.encode(record), record.id)
-        return replace(record, created_at_us=int(issued_us), version=1)
+        await self._bind(record)
+        return await self._records.issue(record, "k", event)
+
+    async def _bind(self, record: KeyRecord) -> None:
+        """Make the current token findable; until the record names its digest too, it is good for nothing."""
+        if digest := record.current.digest:
+            name = keys.digest(digest)[1]
+            owner = encode_owner(record.id, record.subject, record.workspace)
+            await self._store.call("reserve", "SET", name, owner)
+
+    async def change(self, changed: KeyRecord, event: Event) -> KeyRecord:
+        """Raises: ChangedError; RevokedError; StoreFault."""
+        return await self._records.replace(changed, event)
+
+    async def rotate(self, changed: KeyRecord, event: Event) -> KeyRecord:
+        """*changed* has the new rotation. Raises: ChangedError; RevokedError; StoreFault."""
+        await self._bind(changed)
+        try:
+            rotated = await self._records.replace(changed, event)
+        except (ChangedError, RevokedError):
+            if digest := changed.current.digest:
+                await self._store.call("reserve", "DEL", keys.digest(digest)[1])
+            raise
+        for one in rotated.rotations:
+            if one.digest and one.ends_at_us is not None:
+                outlived_ms = one.ends_at_us // 1000 + OUTLIVED_MS
+                await self._store.call("reserve", "PEXPIREAT", keys.digest(one.digest)[1], outlived_ms)
+        return rotated
 
     async def read(self, key: str) -> KeyRecord | None:
         await self._store.identity()
         at = partition_of(key)
         if at is None:
             return await self._by_prefix(key)
-        found = await self._read(at, [key.encode()]) if at < keys.PARTITIONS else []
+        if at >= keys.PARTITIONS or not key.startswith("key_"):
+            return None
+        found = await self._records.with_bulk(at, await self._records.read_all(at, [key]))
         return found[0] if found else None
 
     async def _by_prefix(self, display: str) -> KeyRecord | None:
@@ -63,65 +200,157 @@ class RedisKeyRegistry:
         record = await self.read(key_id) if partition_of(key_id) is not None else None
         return record if record and record.prefix == display else None
 
-    async def all(self) -> Sequence[KeyRecord]:
+    async def page(self, wanted: Filter, size: int, token: str = "") -> KeyPage:
+        """Raises: BadPageTokenError; StoreFault."""
         await self._store.identity()
+        question = f"keys {sorted(wanted.equal.items())} {wanted.name_prefix!r}"
+        now_us = await self.now_us()
         found: list[KeyRecord] = []
+        batch: list[Entry] = []
+        scanned = 0
+        entries = newest(self._read_ids, _partitions(wanted), _cursor(token, question))
+        async for entry in entries:
+            batch.append(entry)
+            scanned += 1
+            if len(batch) < min(READ, size - len(found)) and scanned < SCAN:
+                continue
+            found += [one for one in await self._read_batch(batch) if wanted.matches_key(one, now_us)]
+            batch = []
+            if len(found) >= size or scanned >= SCAN:
+                return KeyPage(found, Cursor.behind(entry).token(question), now_us)
+        found += [one for one in await self._read_batch(batch) if wanted.matches_key(one, now_us)]
+        return KeyPage(found, "", now_us)
+
+    async def _read_ids(self, at: int, newest_at: tuple[int, int] | None, count: int) -> list[Entry]:
+        highest = "+inf" if newest_at is None else newest_at[0]
+        bounds = (highest, "-inf", "BYSCORE", "REV", "LIMIT", 0, count, "WITHSCORES")
+        reply: list[Any] = await self._store.call("list", "ZRANGE", keys.name(at, "k"), *bounds)
+        flat = [part for pair in reply for part in pair] if reply and isinstance(reply[0], list | tuple) else reply
+        return [Entry((int(float(at_us)), 0), key_id, at) for key_id, at_us in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def _read_batch(self, batch: Sequence[Entry]) -> list[KeyRecord]:
+        by_partition: dict[int, list[str]] = {}
+        for entry in batch:
+            by_partition.setdefault(entry.partition, []).append(entry.id.decode())
+        read: dict[str, KeyRecord] = {}
+        for at, ids in by_partition.items():
+            records = await self._records.with_bulk(at, await self._records.read_all(at, ids))
+            read |= {record.id: record for record in records}
+        return [read[key_id] for entry in batch if (key_id := entry.id.decode()) in read]
+
+    async def revoke(self, key_id: str, reason: str, event: Event) -> None:
+        await self._records.end(key_id, reason, event, "e")
+
+    async def revoke_subject(self, subject: str, upto_us: int | None, event: Event) -> None:
+        await self._revoke_everywhere("x", subject, upto_us, event)
+
+    async def revoke_everything(self, upto_us: int, event: Event) -> None:
+        await self._revoke_everywhere("a", "", upto_us, event)
+
+    async def _revoke_everywhere(self, kind: str, who: str, upto_us: int | None, event: Event) -> None:
+        told = encode_event(event)
         for at in range(keys.PARTITIONS):
-            ids = await self._store.call("list", "ZRANGE", keys.name(at, "k"), 0, -1)
-            for start in range(0, len(ids), PAGE):
-                found += await self._read(at, ids[start : start + PAGE])
-        return sorted(found, key=lambda record: record.created_at_us, reverse=True)
+            await self._revoke_bulk(at, kind, who, upto_us, told)
+            told = b""
 
-    async def _read(self, at: int, ids: Sequence[bytes]) -> list[KeyRecord]:
-        names = [keys.name(at, kind, key_id.decode()) for key_id in ids for kind in "rvt"]
-        values = await self._store.call("list", "MGET", *names)
-        stored = zip(values[::3], values[1::3], values[2::3], strict=True)
-        records = [recordcodec.decode(record, version, revoked) for record, version, revoked in stored if record]
-        return await self._with_bulk(at, records)
+    async def revoke_workspace(self, workspace: str, upto_us: int | None, event: Event) -> None:
+        at = keys.partition(tenant_of(workspace, ""))
+        await self._revoke_bulk(at, "w", workspace, upto_us, encode_event(event))
 
-    async def _with_bulk(self, at: int, records: list[KeyRecord]) -> list[KeyRecord]:
-        """A key that a bulk revocation reached is shown as revoked when that was."""
-        if not records:
-            return records
-        names = [
-            name
-            for record in records
-            for name in (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace))
-        ]
-        try:
-            upto = [int(value or 0) for value in await self._store.call("list", "MGET", *names)]
-        except ValueError as exc:
-            raise StoreFault("a bulk revocation in the store cannot be read") from exc
-        return [
-            _revoked_in_bulk(record, max(pair))
-            for record, pair in zip(records, zip(upto[::2], upto[1::2], strict=True), strict=True)
-        ]
+    async def _revoke_bulk(self, at: int, kind: str, who: str, upto_us: int | None, told: bytes) -> None:
+        names = [keys.name(at, "m"), keys.name(at, "i"), keys.name(at, kind, who), keys.name(at, "z")]
+        await self._records.run(REVOKE_BULK, names, "" if upto_us is None else str(upto_us), told)
 
-    async def revoke(self, key_id: str, reason: str) -> None:
-        at = partition_of(key_id)
-        partitions: Iterable[int] = range(keys.PARTITIONS) if at is None else (at,)  # a foreign `jti` may be anyone's
-        for partition in partitions:
-            names = [keys.name(partition, "m"), keys.name(partition, "v", key_id), keys.name(partition, "t", key_id)]
-            await self._run(REVOKE, names, reason)
+    async def retain(self, record: KeyRecord, sealed: bytes) -> None:
+        at = keys.partition(tenant_of(record.workspace, record.subject))
+        await self._store.call("retain", "SET", keys.name(at, "e", record.id), sealed)
 
-    async def revoke_subject(self, subject: str) -> None:
-        for partition in range(keys.PARTITIONS):
-            await self._revoke_bulk(partition, "x", subject)
+    async def retained(self, record: KeyRecord) -> bytes | None:
+        at = keys.partition(tenant_of(record.workspace, record.subject))
+        found: bytes | None = await self._store.call("retain", "GET", keys.name(at, "e", record.id))
+        return found
 
-    async def revoke_workspace(self, workspace: str) -> None:
-        await self._revoke_bulk(keys.partition(tenant_of(workspace, "")), "w", workspace)
+    async def note(self, event: Event, tenant: str) -> None:
+        at = keys.partition(tenant)
+        await self._records.run(NOTE, [keys.name(at, "m"), keys.name(at, "z")], encode_event(event))
 
-    async def _revoke_bulk(self, at: int, kind: str, who: str) -> None:
-        await self._run(REVOKE_BULK, [keys.name(at, "m"), keys.name(at, "i"), keys.name(at, kind, who)])
+    async def events(self, wanted: Filter, size: int, token: str = "") -> EventPage:
+        """Raises: BadPageTokenError; StoreFault."""
+        await self._store.identity()
+        question = f"events {sorted(wanted.equal.items())}"
+        found: list[Event] = []
+        scanned = 0
+        async for entry in newest(self._read_events, _partitions(wanted), _cursor(token, question)):
+            scanned += 1
+            event = _decode_event(entry)
+            told = {"workspace": event.workspace, "key_id": event.target, "actor": event.actor, "action": event.action}
+            if wanted.matches(told):
+                found.append(event)
+            if len(found) >= size or scanned >= SCAN:
+                return EventPage(found, Cursor.behind(entry).token(question))
+        return EventPage(found, "")
 
-    async def _run(self, script: Script, names: Sequence[str], *args: str | bytes) -> bytes:
-        try:
-            reply: bytes = await self._store.run(script, names, await self._store.identity(), *args)
-        except StoreFault as fault:
-            if "NOTOURS" in str(fault):
-                raise not_ours() from fault
-            raise
-        return reply
+    async def _read_events(self, at: int, newest_at: tuple[int, int] | None, count: int) -> list[Entry]:
+        highest = "+" if newest_at is None else f"{newest_at[0]}-{newest_at[1]}"
+        reply = await self._store.call("list", "XREVRANGE", keys.name(at, "z"), highest, "-", "COUNT", count)
+        entries = []
+        for stream_id, fields in reply or ():
+            ms, _, number = stream_id.decode().partition("-")
+            value = fields[b"e"] if isinstance(fields, dict) else fields[1]
+            entries.append(Entry((int(ms), int(number)), stream_id, at, value))
+        return entries
+
+    async def remember_answer(self, request: str, answer: bytes, seconds: int, *, is_first: bool) -> bytes | None:
+        """Keep *answer*; where *is_first* and there is one already, that one, and nothing is changed."""
+        name = keys.request(request)
+        if not is_first:
+            await self._store.call("request", "SET", name, answer, "EX", seconds)
+            return None
+        if await self._store.call("request", "SET", name, answer, "EX", seconds, "NX"):
+            return None
+        found: bytes | None = await self._store.call("request", "GET", name)
+        return found or b""
+
+    async def forget_answer(self, request: str) -> None:
+        await self._store.call("request", "DEL", keys.request(request))
+
+
+def _partitions(wanted: Filter) -> Sequence[int]:
+    """A workspace's keys, and what was done to them, lie in one."""
+    workspace = wanted.get("workspace")
+    return (keys.partition(tenant_of(workspace, "")),) if workspace else range(keys.PARTITIONS)
+
+
+def _cursor(token: str, question: str) -> Cursor | None:
+    if not token:
+        return None
+    cursor = Cursor.read(token, question)
+    if cursor is None:
+        raise BadPageTokenError
+    return cursor
+
+
+def encode_event(event: Event) -> bytes:
+    told = {
+        "actor": event.actor,
+        "action": event.action,
+        "target": event.target,
+        "workspace": event.workspace,
+        "before": dict(event.before),
+        "after": dict(event.after),
+        "request_id": event.request_id,
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _decode_event(entry: Entry) -> Event:
+    """`entry.id`, and its partition: two partitions may write at the same moment."""
+    try:
+        told = json.loads(entry.value)
+        told["action"] = Action(told["action"])
+        return Event(**told, id=f"{entry.id.decode()}-{entry.partition}", at_us=entry.at[0] * 1000)
+    except (ValueError, TypeError, KeyError) as exc:
+        raise StoreFault("an event in the store cannot be read") from exc
 
 
 def _revoked_in_bulk(record: KeyRecord, upto_us: int) -> KeyRecord:

@@ -5,15 +5,17 @@
 -- KEYS   for each check, in order:
 --          m   marker of the partition            string: id of this store; missing = wiped or never used
 --          v   version of the key's record        string: whole number; negative = revoked; missing = no record
+--          a   everything revoked up to           string: µs; missing = never
 --          x   subject revoked up to              string: µs; missing = never      (only if flag 2)
 --          w   workspace revoked up to            string: µs; missing = never      (only if flag 4)
+--          l   last used                          string: µs; written if admitted  (only if flag 8)
 --          g…  one per group of buckets           string: 32 bytes a bucket (`state` below); missing = all full
 -- ARGV[1] id the store must have
 -- ARGV[2] the checks, concatenated; each, little-endian:
---          B flags: 1 spend (else only look), 2 x present, 4 w present
+--          B flags: 1 spend (else only look), 2 x present, 4 w present, 8 l present
 --          B number of groups
 --          d version the caller knows; 0 = the caller knows of no record
---          d issued (µs; compared only with x and w)   d token is dead from (µs; 0 = never)
+--          d issued (µs; compared with a, x and w)   d token is dead from (µs; 0 = never)
 --          each group: B number of buckets (always the same for a key); each bucket: I4 capacity (units), I4 period (s),
 --          I4 cost (units); capacity 0 = no limit in this place
 -- Returns one flat array of whole numbers: the store's clock (µs), then for each check:
@@ -33,6 +35,7 @@ local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local unpack, pack = struct.unpack, struct.pack
 local id, blob = ARGV[1], ARGV[2]
 local last, ttl = {}, {}                        -- group key → its state after the checks so far; → ms it must live
+local used = {}                                 -- names of `l` to be written
 local N, P, A, S, L, C, E = {}, {}, {}, {}, {}, {}, {}  -- this check's buckets; E: last bucket of each group
 local X, FORMAT = {}, { '<dddd', '<dddddddd' }        -- a group's state to be packed
 local out, o, k, pos, size = { now }, 1, 1, 1, #blob
@@ -53,19 +56,19 @@ while pos <= size do
     v = tonumber(v)
     if not v or v ~= v then status = 8 elseif v < 0 then status = 3 elseif v ~= version then status = 2 end
   elseif version ~= 0 then status = 5 end
-  k = k + 2
-  if flags >= 2 then
-    for bit = 2, 4, 2 do
-      if flags % (bit + bit) >= bit then
-        local upto = read[k]
-        if upto and status == 0 then
-          upto = tonumber(upto)
-          if not upto or upto ~= upto then status = 8 elseif issued <= upto then status = 4 end
-        end
-        k = k + 1
-      end
+  local bulk = k + 2                            -- a, then x and w where present
+  if flags % 4 >= 2 then bulk = bulk + 1 end
+  if flags % 8 >= 4 then bulk = bulk + 1 end
+  for i = k + 2, bulk do
+    local upto = read[i]
+    if upto and status == 0 then
+      upto = tonumber(upto)
+      if not upto or upto ~= upto then status = 8 elseif issued <= upto then status = 4 end
     end
   end
+  k = bulk + 1
+  local touched
+  if flags >= 8 then touched = KEYS[k]; k = k + 1 end
   if dead > 0 and now >= dead and status == 0 then status = 7 end
   if status ~= 0 then
     for _ = 1, groups do                        -- step over its buckets
@@ -121,6 +124,7 @@ while pos <= size do
       out[o + 1], out[o + 2], out[o + 3] = ok and 0 or 1, refused, wait
       o = o + 3
       ok = ok and spend
+      if ok and touched then used[touched] = true end
       local write, b = ok or changed and spend, 1
       for g = 1, groups do                        -- spend from all or from none
         local live, x = 0, 0
@@ -152,4 +156,5 @@ while pos <= size do
   k = k + groups
 end
 for key, ms in pairs(ttl) do redis.call('SET', key, last[key], 'PX', ms) end  -- every touched group, once
+for key in pairs(used) do redis.call('SET', key, string.format('%.0f', now)) end
 return out

@@ -1,13 +1,17 @@
 #!lua
--- revoke: one key, for ever. A second time changes nothing; a key without a record is revoked as well.
+-- revoke: one key or user, for ever. A second time changes nothing; a key without a record is revoked as well.
 --
--- KEYS[1] marker   [2] version   [3] when and why
--- ARGV[1] id the store must have   ARGV[2] reason
--- Returns the version now standing (negative), or an error: NOTOURS.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return redis.error_reply('NOTOURS') end
+-- KEYS[1] marker   [2] version   [3] when and why   [4] events   [5] what must not stay: a retained token, a password
+-- ARGV[1] id the store must have   [2] reason   [3] event; empty: it is told elsewhere
+-- Returns {'OK', version now standing (negative) as text} or {'NOTOURS'}.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { 'NOTOURS' } end
 local version = tonumber(redis.call('GET', KEYS[2])) or 0
-if version < 0 then return version end
-local t = redis.call('TIME')
-redis.call('SET', KEYS[3], string.format('%.0f', t[1] * 1000000 + t[2]) .. ' ' .. ARGV[2])
-redis.call('SET', KEYS[2], string.format('%.0f', -(version + 1)))
-return -(version + 1)
+if version >= 0 then
+  local t = redis.call('TIME')
+  redis.call('SET', KEYS[3], string.format('%.0f', t[1] * 1000000 + t[2]) .. ' ' .. ARGV[2])
+  version = -(version + 1)
+  redis.call('SET', KEYS[2], string.format('%.0f', version))
+  if ARGV[3] ~= '' then redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'e', ARGV[3]) end
+end
+redis.call('DEL', KEYS[5])
+return { 'OK', string.format('%.0f', version) }

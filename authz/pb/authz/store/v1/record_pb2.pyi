@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KeyRecord(_message.Message):
-    __slots__ = ("id", "name", "kind", "prefix", "subject", "workspace", "scopes", "limits", "expires_at_us")
+    __slots__ = ("id", "name", "kind", "prefix", "subject", "workspace", "scopes", "limits", "expires_at_us", "rotations")
     class LimitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class KeyRecord(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_US_FIELD_NUMBER: _ClassVar[int]
+    ROTATIONS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     kind: str
@@ -33,7 +34,20 @@ class KeyRecord(_message.Message):
     scopes: _containers.RepeatedScalarFieldContainer[str]
     limits: _containers.MessageMap[str, Limit]
     expires_at_us: int
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., prefix: _Optional[str] = ..., subject: _Optional[str] = ..., workspace: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, Limit]] = ..., expires_at_us: _Optional[int] = ...) -> None: ...
+    rotations: _containers.RepeatedCompositeFieldContainer[Rotation]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., prefix: _Optional[str] = ..., subject: _Optional[str] = ..., workspace: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, Limit]] = ..., expires_at_us: _Optional[int] = ..., rotations: _Optional[_Iterable[_Union[Rotation, _Mapping]]] = ...) -> None: ...
+
+class Rotation(_message.Message):
+    __slots__ = ("number", "issued_at_us", "ends_at_us", "digest")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_AT_US_FIELD_NUMBER: _ClassVar[int]
+    ENDS_AT_US_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    issued_at_us: int
+    ends_at_us: int
+    digest: bytes
+    def __init__(self, number: _Optional[int] = ..., issued_at_us: _Optional[int] = ..., ends_at_us: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class Limit(_message.Message):
     __slots__ = ("capacity", "period_s")

@@ -1,5 +1,6 @@
-"""Durations and limits as people write them: `50ms`, `90d`, `60/1m`."""
+"""Durations, limits and times as people write them: `50ms`, `90d`, `60/1m`, `2026-05-20T10:00:00Z`."""
 
+import datetime as dt
 import re
 from typing import Final
 
@@ -39,3 +40,10 @@ def format_limit(limit: Limit) -> str:
         if limit.period_s % seconds == 0:
             return f"{limit.capacity}/{limit.period_s // seconds}{unit}"
     return f"{limit.capacity}/{limit.period_s}s"
+
+
+def rfc3339(us: int | None) -> str | None:
+    """UTC, whole seconds."""
+    if us is None:
+        return None
+    return dt.datetime.fromtimestamp(us // 1_000_000, dt.UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""Passwords, on argon2-cffi."""

@@ -1,0 +1,71 @@
+"""Users: records found by name, in lists of their own, with a password beside them."""
+
+from collections.abc import Sequence
+
+from authz.adapters.redis import keys
+from authz.adapters.redis.client import Store, not_ours
+from authz.adapters.redis.registry import Records
+from authz.core.event import Event
+from authz.core.keyformat import partition_of
+from authz.core.keyrecord import KeyRecord
+from authz.ports import NameTakenError
+
+
+class RedisUserRegistry:
+    """
+    A name is reserved first; while its record is not there yet, or was removed, nobody has it. The reservation of a
+    removed user stays until somebody takes the name again: to delete it could hit that somebody's.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records = Records(store)
+
+    def partition(self, tenant: str) -> int:
+        return keys.partition(tenant)
+
+    async def now_us(self) -> int:
+        return await self._store.now_us()
+
+    async def create(self, record: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
+        """Raises: NameTakenError; StoreFault."""
+        await self._store.initialise()
+        _, name = keys.user(record.name)
+        if not await self._store.call("user", "SET", name, record.id, "NX"):
+            if await self.find(record.name) is not None:
+                raise NameTakenError
+            await self._store.call("user", "SET", name, record.id)
+        return await self._records.issue(record, "n", event, password_hash)
+
+    async def find(self, name: str) -> tuple[KeyRecord, str] | None:
+        at, reserved = keys.user(name)
+        store_id = await self._store.identity()
+        marker, user_id = await self._store.call("user", "MGET", keys.name(at, "m"), reserved)
+        if marker is None or marker.decode() != store_id:
+            raise not_ours()
+        at_home = partition_of(user_id.decode()) if user_id else None
+        if at_home is None:
+            return None
+        records = await self._records.read_all(at_home, [user_id.decode()])
+        password_hash = await self._store.call("user", "GET", keys.name(at_home, "p", user_id.decode()))
+        if not records or records[0].version < 0 or password_hash is None or records[0].name != name:
+            return None
+        return records[0], password_hash.decode()
+
+    async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
+        """Raises: ChangedError; RevokedError; StoreFault."""
+        return await self._records.replace(changed, event, password_hash)
+
+    async def all(self) -> Sequence[KeyRecord]:
+        await self._store.identity()
+        found: list[KeyRecord] = []
+        for at in range(keys.PARTITIONS):
+            ids = await self._store.call("list", "ZRANGE", keys.name(at, "n"), 0, -1)
+            found += await self._records.read_all(at, [user_id.decode() for user_id in ids])
+        return sorted((one for one in found if one.version > 0), key=lambda one: one.name)
+
+    async def remove(self, record: KeyRecord, event: Event) -> None:
+        await self._records.end(record.id, "removed", event, "p")
+        at = partition_of(record.id)
+        if at is not None:
+            await self._store.call("user", "ZREM", keys.name(at, "n"), record.id)

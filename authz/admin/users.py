@@ -1,0 +1,194 @@
+"""People who may log in, and logging in."""
+
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from authz.admin.actor import ADMIN, Actor
+from authz.admin.keys import KeyRequestError, check_name, draw_id
+from authz.core.admission import Admission, Admitted, Group, Status
+from authz.core.bucket import Charge, Limit
+from authz.core.claims import MAX_SCOPES, is_name
+from authz.core.event import Action, Event
+from authz.core.keyformat import token_id
+from authz.core.keyrecord import KeyRecord, Rotation
+from authz.core.scope import ScopeTable
+from authz.ports import (
+    AuditObserver,
+    ChangedError,
+    Ledger,
+    NameTakenError,
+    NewToken,
+    PasswordHasher,
+    RevokedError,
+    Signer,
+    UserRegistry,
+)
+
+
+MIN_PASSWORD_CHARS: Final = 8  # NIST SP 800-63B
+MAX_PASSWORD_BYTES: Final = 1024
+US: Final = 1_000_000
+_NEVER_REVOKED: Final = 2**53 - 1
+_NOBODY: Final = "\0login"  # no key or jti has this name
+
+
+class NoSuchUserError(Exception):
+    """Nobody has this name."""
+
+
+class UserExistsError(Exception):
+    """Somebody has this name already."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserAdmin:
+    registry: UserRegistry
+    hasher: PasswordHasher
+    scopes: ScopeTable
+    observer: AuditObserver
+
+    async def add(self, new: "NewUser", password: str, actor: Actor) -> KeyRecord:
+        """Raises: KeyRequestError; UserExistsError; ForbiddenError; StoreFault."""
+        check_name("name", new.name)
+        if new.workspace:
+            check_name("workspace", new.workspace)
+        self._check_scopes(new.scopes)
+        actor.check_grant(new.scopes, self.scopes)
+        workspace = actor.workspace_for(new.workspace)
+        password_hash = await self._hash(password)
+        _, made, _ = draw_id("usr", workspace, new.name, self.registry.partition)
+        record = KeyRecord(made, new.name, "user", "", new.name, workspace, tuple(dict.fromkeys(new.scopes)))
+        event = Event(actor.id, Action.USER_ADD, made, workspace, after={"name": new.name, "scopes": [*new.scopes]})
+        try:
+            record = await self.registry.create(record, password_hash, event)
+        except NameTakenError as exc:
+            raise UserExistsError(new.name) from exc
+        self.observer.changed(event)
+        return record
+
+    def _check_scopes(self, scopes: Sequence[str]) -> None:
+        if len(scopes) > MAX_SCOPES:
+            raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
+        known = self.scopes.names | {ADMIN}
+        for scope in scopes:
+            if scope not in known:
+                raise KeyRequestError("scopes", f"unknown scope {scope!r}; known: {', '.join(sorted(known))}")
+
+    async def _hash(self, password: str) -> str:
+        if len(password) < MIN_PASSWORD_CHARS or len(password.encode()) > MAX_PASSWORD_BYTES:
+            raise KeyRequestError("password", f"must have {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_BYTES} characters")
+        return await self.hasher.hash(normalised(password))
+
+    async def set_password(self, name: str, password: str, actor: Actor) -> KeyRecord:
+        """Ends every session of the user. Raises: KeyRequestError; NoSuchUserError; StoreFault."""
+        password_hash = await self._hash(password)
+        for _ in range(8):
+            record = await self._find(name)
+            now_us = await self.registry.now_us()
+            changed = replace(record, rotations=(Rotation(record.current.number + 1, now_us),))
+            event = Event(actor.id, Action.USER_PASSWD, record.id, record.workspace)
+            try:
+                changed = await self.registry.set_password(changed, password_hash, event)
+            except ChangedError:
+                continue
+            except RevokedError as exc:
+                raise NoSuchUserError(name) from exc
+            self.observer.changed(event)
+            return changed
+        raise KeyRequestError("name", "others keep changing this user: try again")
+
+    async def all(self) -> Sequence[KeyRecord]:
+        return await self.registry.all()
+
+    async def remove(self, name: str, actor: Actor) -> KeyRecord:
+        """Ends every session of the user. Raises: NoSuchUserError; StoreFault."""
+        record = await self._find(name)
+        event = Event(actor.id, Action.USER_REMOVE, record.id, record.workspace, before={"name": name})
+        await self.registry.remove(record, event)
+        self.observer.changed(event)
+        return record
+
+    async def _find(self, name: str) -> KeyRecord:
+        found = await self.registry.find(name) if is_name(name) else None
+        if found is None:
+            raise NoSuchUserError(name)
+        return found[0]
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """`name`: what the user logs in with; the subject of the sessions."""
+
+    name: str
+    workspace: str = ""
+    scopes: tuple[str, ...] = ()
+
+
+def normalised(password: str) -> str:
+    """The same password whatever keyboard it was typed on (NIST SP 800-63B §3.1.1.2: NFKC)."""
+    return unicodedata.normalize("NFKC", password)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    token: str = field(repr=False)
+    expires_at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """Too many tries; `answer` tells which bucket refused, and for how long."""
+
+    answer: Admitted
+
+
+class WrongPasswordError(Exception):
+    """The name or the password is wrong: which of them, nobody is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Every try is charged to its address and its name before anything is looked up, so guessing cannot be sped up."""
+
+    users: UserRegistry
+    hasher: PasswordHasher
+    ledger: Ledger
+    signer: Signer
+    lifetime_s: int
+    per_user: Limit | None
+    per_address: Limit | None
+
+    async def __call__(self, name: str, password: str, address: str) -> Session | LimitReached:
+        """Raises: WrongPasswordError; StoreFault."""
+        known = name if is_name(name) else ""
+        for limit, owner in ((self.per_address, f"a:{address}"), (self.per_user, f"u:{known}")):
+            answer = await self._charge(limit, owner)
+            if answer.status is Status.LIMITED:
+                return LimitReached(answer)
+        found = await self.users.find(known) if known else None
+        usable = password if len(password.encode()) <= MAX_PASSWORD_BYTES else ""
+        if not await self.hasher.verify(found[1] if found else None, normalised(usable)) or found is None:
+            raise WrongPasswordError
+        return await self._session(found[0])
+
+    async def _charge(self, limit: Limit | None, owner: str) -> Admitted:
+        group = Group("login", owner, Charge(limit, 1), Charge(None, 0))
+        return await self.ledger.admit(
+            Admission(f"login:{owner}", _NOBODY, 0, _NEVER_REVOKED, 0, "", "", (group,) if limit else ())
+        )
+
+    async def _session(self, user: KeyRecord) -> Session:
+        now_us = await self.users.now_us()
+        ends_us = now_us + self.lifetime_s * US
+        token = NewToken(
+            jti=token_id(user.id, user.current.number, secrets.token_hex(8)),
+            subject=user.subject,
+            workspace=user.workspace,
+            scopes=user.scopes,
+            issued_at_s=now_us / US,  # finer than seconds: a session must outlive a bulk revocation just before it
+            expires_at_s=-(-ends_us // US),
+        )
+        return Session(self.signer.sign(token), -(-ends_us // US) * US)
