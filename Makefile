@@ -11,7 +11,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto -I$$($(BIN)/python -c 'impor
 PROTOS = $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto bench wheel image chart clean
+.PHONY: help demo smoke test lint format proto verify-proto bench bench-keys wheel image chart clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
@@ -47,6 +47,9 @@ verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
 
+bench-keys: $(STAMP) ## a first look-up of an opaque key, with a thousand and with a million of them
+	@PYTHONPATH=. $(BIN)/python benchmarks/lookup.py $(ARGS)
+
 wheel: $(STAMP) ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -62,7 +65,7 @@ clean: ## remove what was made here
 
 ##@ Help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "authz needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=/path/to/python3.12 …"; exit 1; }

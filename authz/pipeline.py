@@ -125,7 +125,7 @@ class Authorizer:
         for _ in range(ATTEMPTS):
             record = await self._records.find(tenant, claims.record_id, fresh=fresh)
             refusal = self._key_refused(claims, record)
-            if refusal and refusal.reason is not Reason.REVOKED and not fresh:
+            if refusal and not fresh and _may_be_outdated(claims, record):
                 fresh = True  # it may have been made, rotated or put right a moment ago
                 continue
             judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
@@ -258,6 +258,13 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
             )
         case _:
             return Fault(Reason.INTERNAL_ERROR, f"the ledger answered {answer.status!r}", route, principal)
+
+
+def _may_be_outdated(claims: Claims, record: KeyRecord | None) -> bool:
+    """Whether reading the record again could change a refusal: not once it is revoked, or the token replaced."""
+    if record is None:
+        return True
+    return record.version > 0 and (bool(claims.digest) or claims.rotation >= record.current.number)
 
 
 def _is_replaced(token: Rotation | None, now_us: int) -> bool:

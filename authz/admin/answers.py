@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from authz.admin.keys import KeyConflictError, KeyRequestError
-from authz.ports import KeyRegistry, Vault
+from authz.ports import KeyRegistry, StoreFault, Vault
 
 
 KEPT_S: Final = 600
@@ -42,10 +43,12 @@ class Answers:
             return self._answered(kept, name, digest)
         try:
             answer = await act()
-        except BaseException:
-            await self.registry.forget_answer(name)
+        except Exception:
+            with suppress(StoreFault):  # it goes by itself soon
+                await self.registry.forget_answer(name)
             raise
-        await self.registry.remember_answer(name, self.vault.seal(digest + answer, name), KEPT_S, is_first=False)
+        with suppress(StoreFault):  # it is done: the caller must have the answer, kept or not
+            await self.registry.remember_answer(name, self.vault.seal(digest + answer, name), KEPT_S, is_first=False)
         return answer
 
     def _answered(self, kept: bytes, name: str, digest: bytes) -> bytes:

@@ -124,7 +124,8 @@ class KeyAdmin:
         self._check(new, actor)
         for _ in range(_DRAWS):
             drawn, token = self._draw(new)
-            event = _event(actor, Action.CREATE, drawn, after=described(drawn) | {"lifetime_s": new.lifetime_s})
+            lifetime = {"expires_in": f"{new.lifetime_s}s"} if new.lifetime_s else {}
+            event = _event(actor, Action.CREATE, drawn, after={**described(drawn), **lifetime})
             try:
                 record = await self.registry.create(KeyDraft(drawn, new.lifetime_s), event)
             except PrefixTakenError:

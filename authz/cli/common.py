@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 from collections.abc import AsyncGenerator
 
 from authz.adapters.logs.silent import Silent
@@ -38,3 +39,16 @@ async def command_store(configuration: Configuration) -> AsyncGenerator[Store]:
 
 def usage_error(message: str) -> CommandError:
     return CommandError(message, BAD_USAGE)
+
+
+def filled(text: str) -> str:
+    """An option's value: an empty one is a script's unset variable, and widens what it was to narrow."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def positive(text: str) -> int:
+    if re.fullmatch("[0-9]{1,9}", text) is None or int(text) == 0:
+        raise argparse.ArgumentTypeError("must be a whole number above zero")
+    return int(text)

@@ -3,7 +3,9 @@
 import argparse
 import re
 import signal
+import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -98,12 +100,29 @@ curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_ONLY" {j
 for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}} ' {stack.url}/v1/models -H "X-API-Key: $LIMITED"; done
 # what the upstream is told of the caller, and that it never sees the key
 curl -s {stack.url}/v1/echo -H "Authorization: Bearer $READ_ONLY"
-# list and revoke: the next request with that key is a 401
-{stack.command_line()} keys list
-{stack.command_line()} keys revoke {stack.records["read-only"].prefix}
+# manage keys over the admin API (docs/managing-keys.md goes on from here)
+{exports(stack)}
+authz keys list --server $AUTHZ_URL
+curl -s $AUTHZ_URL/authz/v1/keys -H "Authorization: Bearer $ADMIN"
+# revoke: the next request with that key is a 401
+authz keys revoke {stack.records["read-only"].prefix} --server $AUTHZ_URL
+# straight in the store, without a sidecar
+authz keys list
 
 metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
 """
+
+
+def exports(stack: Stack) -> str:
+    """What a shell needs to manage this stack's keys."""
+    values = {
+        "PATH": f"{Path(sys.executable).parent}:$PATH",
+        "ENVOY": stack.url,
+        "AUTHZ_URL": stack.describe()["http"],
+        "AUTHZ_ADMIN_KEY": "$ADMIN",
+        **stack.command_environment(),
+    }
+    return "export " + " ".join(f"{name}={value}" for name, value in values.items())
 
 
 def variable(name: str) -> str:

@@ -1,236 +1,420 @@
-"""`authz keys`: create, list, show, revoke; straight in the store, which is how the first admin key is made."""
+"""`authz keys`: the life of a key, straight in the store (so the first admin key is made), or by a running sidecar."""
 
 import argparse
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+import asyncio
+import re
+import sys
+from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
-from authz.adapters.redis.client import Store
-from authz.adapters.redis.registry import RedisKeyRegistry
-from authz.admin.keys import KeyAdmin, KeyRequestError, NewKey, NoSuchKeyError
-from authz.app import key_admin
-from authz.cli.common import add_common, command_store, load, usage_error
-from authz.cli.output import DONE, CommandError, note, print_json, print_table, rfc3339
-from authz.core.bucket import Limit
-from authz.core.keyrecord import KeyRecord
-from authz.settings import Configuration
-from authz.settings.units import format_limit, parse_duration_ms, parse_limit
+from authz.admin.keys import MAX_LIFETIME_S
+from authz.app import SystemClock
+from authz.cli.common import add_common, filled, positive, usage_error
+from authz.cli.connection import Connection, Json, NotFoundError, add_server, connected
+from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
+from authz.core.listing import MAX_PAGE
+from authz.core.units import parse_duration_ms, rfc3339
+
+
+LOG_EVENTS: Final = 50
+MAX_ID_CHARS: Final = 64
+_OPAQUE_TOKEN: Final = re.compile(r"[a-z0-9][a-z0-9_-]*[-_][0-9A-Za-z]{49}")
+_TITLES: Final = ("ID", "NAME", "PREFIX", "SUBJECT", "WORKSPACE", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
+_HIDDEN: Final = ("token", "warnings")  # told in another place
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    keys = commands.add_parser("keys", help="create, list, show and revoke keys")
+    keys = commands.add_parser("keys", help="create, list, show, update, rotate and revoke keys; who did")
     verbs = keys.add_subparsers(metavar="VERB", required=True, parser_class=type(keys))
-    _add_create(verbs.add_parser("create", help="make a key; its token is shown once"))
-    list_ = verbs.add_parser("list", help="every key, newest first")
-    list_.set_defaults(command=list_keys)
-    show_ = verbs.add_parser("show", help="one key")
-    show_.add_argument("id", metavar="ID", help="the key's id or display prefix")
-    show_.set_defaults(command=show)
-    revoke_ = verbs.add_parser("revoke", help="refuse a key from now on, for ever")
-    revoke_.add_argument("id", metavar="ID", nargs="?", help="the key's id or display prefix")
-    revoke_.add_argument("--subject", metavar="S", help="everything of this subject issued up to now")
-    revoke_.add_argument("--workspace", metavar="W", help="everything of this workspace issued up to now")
-    revoke_.add_argument("--reason", metavar="R", default="", help="kept with the key")
-    revoke_.set_defaults(command=revoke)
-    for verb in verbs.choices.values():
+    for name, add_options, run, help_ in (
+        ("create", _create_options, create, "make a key; its token is shown once"),
+        ("list", _list_options, list_keys, "keys, newest first"),
+        ("show", _show_options, show, "one key"),
+        ("update", _update_options, update, "change a key; in effect from the very next check"),
+        ("rotate", _rotate_options, rotate, "give a key a new token; all else of it goes on"),
+        ("revoke", _revoke_options, revoke, "refuse a key, or all of somebody's, from now on, for ever"),
+        ("log", _log_options, log, "who changed which key or user, newest first"),
+    ):
+        verb = verbs.add_parser(name, help=help_)
+        add_options(verb)
+        add_server(verb)
         add_common(verb)
+        verb.set_defaults(command=run)
 
 
-def _add_create(create_: argparse.ArgumentParser) -> None:
-    create_.add_argument("--name", metavar="N", required=True, help="for people")
-    create_.add_argument("--subject", metavar="S", default="", help="whom it speaks for; default: the key's id")
-    create_.add_argument("--workspace", metavar="W", default="")
-    create_.add_argument("--scope", metavar="S", action="append", default=[], dest="scopes")
-    create_.add_argument("--expires", metavar="90d", help="default: never")
-    create_.add_argument("--limit", metavar="requests=60/1m", action="append", default=[], dest="limits")
-    create_.add_argument("--kind", choices=["jwt"], default="jwt")
-    create_.set_defaults(command=create)
+def _create_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--name", metavar="N", required=True, type=filled, help="for people")
+    verb.add_argument("--subject", metavar="S", type=filled, help="whom it speaks for; default: the key's id")
+    verb.add_argument("--workspace", metavar="W", type=filled)
+    verb.add_argument("--scope", metavar="S", action="append", dest="scopes")
+    verb.add_argument("--expires", metavar="90d", type=filled, help="default: never")
+    verb.add_argument("--limit", metavar="requests=60/1m", action="append", dest="limits")
+    verb.add_argument("--kind", choices=["jwt", "opaque"], help="default: keys.kind of the configuration")
+    _add_request_id(verb)
 
 
-@asynccontextmanager
-async def _administer(
-    arguments: argparse.Namespace, *, signing: bool
-) -> AsyncGenerator[tuple[KeyAdmin, Configuration]]:
-    """Only making a key needs the signing secret: revoking works without."""
-    configuration = load(arguments, with_secrets=signing)
-    async with command_store(configuration) as store:
-        try:
-            yield key_admin(configuration, store) if signing else _without_signing(configuration, store), configuration
-        except KeyRequestError as exc:
-            raise usage_error(str(exc)) from exc
-        except NoSuchKeyError as exc:
-            raise CommandError(_no_such_key(str(exc))) from exc
+def _add_request_id(verb: argparse.ArgumentParser) -> None:
+    help_ = "asked again with the same within ten minutes, the answer is the same, and nothing is done twice"
+    verb.add_argument("--request-id", metavar="ID", type=filled, help=help_)
 
 
-def _no_such_key(given: str) -> str:
-    """A token that is given for an id is not repeated."""
-    if _is_token(given):
-        return (
-            "that is a token, or the beginning of one: give the key's id or display prefix ('authz keys list' has them)"
-        )
-    return f"there is no key {given!r}"
+def _list_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workspace", metavar="W")
+    verb.add_argument("--subject", metavar="S")
+    verb.add_argument("--state", choices=["active", "expired", "revoked"])
+    verb.add_argument("--name", metavar="PREFIX*", help="without the asterisk: exactly this name")
+    verb.add_argument("--limit", metavar="N", type=positive, help="at most; default: all")
 
 
-def _is_token(given: str) -> bool:
-    return len(given) > 64 or "eyJ" in given
+def _add_id(verb: argparse.ArgumentParser, nargs: str | None = None) -> None:
+    verb.add_argument("id", metavar="ID", type=key_id, nargs=nargs, help="the key's id or display prefix")
 
 
-def _without_signing(configuration: Configuration, store: Store) -> KeyAdmin:
-    settings = configuration.settings
-    return KeyAdmin(RedisKeyRegistry(store), _NoSigner(), settings.keys.prefix, frozenset())
+def _show_options(verb: argparse.ArgumentParser) -> None:
+    _add_id(verb)
+    verb.add_argument("--show-token", action="store_true", help="its token too, where keys.retain_token has kept it")
 
 
-class _NoSigner:
-    def sign(self, token: object) -> str:  # noqa: ARG002 - a port's name
-        raise CommandError("this command does not sign")
+def _update_options(verb: argparse.ArgumentParser) -> None:
+    _add_id(verb)
+    verb.add_argument("--name", metavar="N", type=filled)
+    scopes, limits = verb.add_mutually_exclusive_group(), verb.add_mutually_exclusive_group()
+    scopes.add_argument("--scope", metavar="S", action="append", dest="scopes", help="in place of those it has")
+    scopes.add_argument("--no-scopes", action="store_const", const=[], dest="scopes", help="take all of them away")
+    limits.add_argument(
+        "--limit", metavar="requests=60/1m", action="append", dest="limits", help="in place of all its own"
+    )
+    limits.add_argument("--no-limits", action="store_const", const=[], dest="limits", help="the route's alone")
+    verb.add_argument("--expires", metavar="90d|never", type=filled, help="from now on")
+    verb.add_argument("--etag", metavar="E", type=filled, help="only if nobody changed the key since it was shown so")
+
+
+def _rotate_options(verb: argparse.ArgumentParser) -> None:
+    _add_id(verb)
+    verb.add_argument("--grace", metavar="24h", type=filled, help="how long earlier tokens still live; default: 0s")
+    _add_request_id(verb)
+
+
+def _revoke_options(verb: argparse.ArgumentParser) -> None:
+    _add_id(verb, "?")
+    verb.add_argument("--subject", metavar="S", type=filled, help="everything of this subject issued up to now")
+    verb.add_argument("--workspace", metavar="W", type=filled, help="everything of this workspace issued up to now")
+    verb.add_argument("--issued-before", metavar="RFC3339", type=filled, help="issued up to then; alone: everybody's")
+    verb.add_argument("--dry-run", action="store_true", help="tell how many keys that covers; revoke nothing")
+    verb.add_argument("--yes", action="store_true", help="do not ask")
+    verb.add_argument("--reason", metavar="R", help="kept with the key, or with the event")
+
+
+def _log_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workspace", metavar="W")
+    verb.add_argument("--key", metavar="ID", type=key_id, help="the id of a key or user")
+    verb.add_argument("--actor", metavar="A", help="the id of a key or user; cli: the command line")
+    verb.add_argument("--action", metavar="A", help="create, update, rotate, revoke, revoke_all, user_add …")
+    verb.add_argument("--limit", metavar="N", type=positive, default=LOG_EVENTS, help=f"default: {LOG_EVENTS}")
+
+
+def key_id(text: str) -> str:
+    """A token that is given for an id is not repeated, and sent nowhere. Raises: argparse.ArgumentTypeError."""
+    if len(text) > MAX_ID_CHARS or "eyJ" in text or _OPAQUE_TOKEN.fullmatch(text):
+        told = "that is a token: give the key's id or display prefix ('authz keys list' has them)"
+        raise argparse.ArgumentTypeError(told)
+    return filled(text)
+
+
+@contextmanager
+def _about(key: str) -> Generator[None]:
+    try:
+        yield
+    except NotFoundError as exc:
+        raise CommandError(f"there is no key {key!r}") from exc
 
 
 async def create(arguments: argparse.Namespace) -> int:
-    new = NewKey(
-        name=arguments.name,
-        subject=arguments.subject,
-        workspace=arguments.workspace,
-        scopes=tuple(arguments.scopes),
-        lifetime_s=_lifetime_s(arguments.expires),
-        limits=_limits(arguments.limits),
-    )
-    async with _administer(arguments, signing=True) as (admin, _):
-        made = await admin.create(new)
-    record, shown = made.record, described(made.record)
+    values = {
+        "name": arguments.name,
+        "subject": arguments.subject,
+        "workspace": arguments.workspace,
+        "scopes": arguments.scopes,
+        "limits": _limits(arguments.limits),
+        "kind": arguments.kind,
+        "expires_in": arguments.expires,
+        "request_id": arguments.request_id,
+    }
+    async with connected(arguments, with_secrets=True) as connection:
+        made = await connection.call("CreateKey", values)
+    return _tell_token(arguments, connection, made)
+
+
+def _limits(texts: Sequence[str] | None) -> dict[str, str] | None:
+    if texts is None:
+        return None
+    limits: dict[str, str] = {}
+    for text in texts:
+        unit, equals, limit = text.partition("=")
+        if not unit or not equals:
+            raise usage_error("--limit takes unit=capacity/period, such as requests=60/1m")
+        if unit in limits:
+            raise usage_error(f"--limit: {unit} stands twice")
+        limits[unit] = limit
+    return limits
+
+
+def _tell_token(arguments: argparse.Namespace, connection: Connection, made: Json) -> int:
     if arguments.json:
-        wanted = ("prefix", "kind", "subject", "workspace", "scopes", "limits", "created_at", "expires_at")
-        created = {"id": record.id, "name": record.name, "token": made.token}
-        print_json(created | {name: shown[name] for name in wanted})
-    else:
-        print(made.token)
-        _print_record(record)
+        print_json(made)
+        return DONE
+    print(printable(made["token"]))
+    _print_key(made)
+    if connection.keeps_tokens is None:
+        note("Unless the server retains tokens, the token is shown this once: copy it now.")
+    elif not connection.keeps_tokens:
         note("The token is shown this once and kept nowhere: copy it now.")
     return DONE
 
 
-def _lifetime_s(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        lifetime_ms = parse_duration_ms(text)
-    except ValueError as exc:
-        raise usage_error(f"--expires: {exc}") from exc
-    if lifetime_ms < 1000:
-        raise usage_error("--expires: at least 1s")
-    return lifetime_ms // 1000
-
-
-def _limits(texts: list[str]) -> dict[str, Limit]:
-    limits: dict[str, Limit] = {}
-    for text in texts:
-        unit, _, limit = text.partition("=")
-        if unit in limits:
-            raise usage_error(f"--limit: {unit} stands twice")
-        try:
-            limits[unit] = parse_limit(limit)
-        except ValueError as exc:
-            raise usage_error(f"--limit {text}: {exc}") from exc
-    return limits
-
-
 async def list_keys(arguments: argparse.Namespace) -> int:
-    async with _administer(arguments, signing=False) as (admin, _):
-        records = await admin.list()
-        now_us = await admin.registry.now_us()
+    wanted = _filter(
+        workspace=arguments.workspace, subject=arguments.subject, state=arguments.state, name=arguments.name
+    )
+    async with connected(arguments) as connection:
+        keys = await _pages(connection, "ListKeys", "keys", wanted, arguments.limit)
     if arguments.json:
-        print_json({"keys": [described(record, now_us) for record in records]})
-        return DONE
-    rows = [
-        (
-            record.id,
-            record.name,
-            record.prefix,
-            record.subject if record.subject != record.id else "-",
-            record.workspace or "-",
-            ",".join(record.scopes) or "-",
-            record.state(now_us).value,
-            rfc3339(record.created_at_us) or "-",
-            rfc3339(record.expires_at_us) or "never",
-        )
-        for record in records
-    ]
-    print_table(("ID", "NAME", "PREFIX", "SUBJECT", "WORKSPACE", "SCOPES", "STATE", "CREATED", "EXPIRES"), rows)
+        print_json({"keys": keys})
+    else:
+        print_table(_TITLES, [_row(key) for key in keys])
     return DONE
+
+
+def _filter(**conditions: str | None) -> str:
+    return " AND ".join(f"{name} = {_quoted(value)}" for name, value in conditions.items() if value is not None)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+async def _pages(connection: Connection, method: str, member: str, wanted: str, limit: int | None) -> list[Json]:
+    """The members of all pages, at most *limit* of them."""
+    found: list[Json] = []
+    token = ""
+    while True:
+        size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
+        page = await connection.call(method, {"page_size": size, "page_token": token, "filter": wanted})
+        found += page[member]
+        token = page["next_page_token"]
+        if not token or (limit is not None and len(found) >= limit):
+            return found[:limit]
+
+
+def _row(key: Json) -> tuple[str, ...]:
+    return (
+        key["id"],
+        key["name"],
+        key["prefix"],
+        key["subject"] if key["subject"] != key["id"] else "-",
+        key["workspace"] or "-",
+        ",".join(key["scopes"]) or "-",
+        key["state"],
+        key["created_at"] or "-",
+        key["expires_at"] or "never",
+        key["last_used_at"] or "-",
+    )
 
 
 async def show(arguments: argparse.Namespace) -> int:
-    async with _administer(arguments, signing=False) as (admin, _):
-        record = await admin.show(arguments.id)
-        now_us = await admin.registry.now_us()
+    async with connected(arguments, with_secrets=arguments.show_token) as connection:
+        with _about(arguments.id):
+            key = await connection.call("GetKey", {"id": arguments.id, "show_token": arguments.show_token})
     if arguments.json:
-        print_json(described(record, now_us))
-    else:
-        _print_record(record, now_us)
+        print_json(key)
+        return DONE
+    if "token" in key:
+        print(printable(key["token"]))
+    _print_key(key)
     return DONE
 
 
-async def revoke(arguments: argparse.Namespace) -> int:
-    named = [name for name in ("id", "subject", "workspace") if getattr(arguments, name)]
-    if len(named) != 1:
-        raise usage_error("keys revoke takes one of ID, --subject and --workspace")
-    if arguments.reason and named != ["id"]:
-        raise usage_error("--reason goes with an ID")
-    async with _administer(arguments, signing=False) as (admin, configuration):
-        if arguments.subject:
-            await admin.revoke_subject(arguments.subject)
-            told: dict[str, Any] = {"revoked": {"subject": arguments.subject}}
-        elif arguments.workspace:
-            await admin.revoke_workspace(arguments.workspace)
-            told = {"revoked": {"workspace": arguments.workspace}}
-        else:
-            told = await _revoke_one(admin, configuration, arguments.id, arguments.reason)
+async def update(arguments: argparse.Namespace) -> int:
+    changes = _changes(arguments)
+    values = {"key": {"id": arguments.id, "etag": arguments.etag, **changes}, "update_mask": ",".join(changes)}
+    async with connected(arguments) as connection:
+        with _about(arguments.id):
+            before = await connection.call("GetKey", {"id": arguments.id}) if "expires_at" in changes else None
+            key = await connection.call("UpdateKey", values)
+    if arguments.json:
+        print_json(key)
+    else:
+        _print_key(key)
+    if before and _outlives_its_token(before, key):
+        note("The key's token keeps the end that it was issued with: 'authz keys rotate' makes one with the new end.")
+    return DONE
+
+
+def _changes(arguments: argparse.Namespace) -> Json:
+    """Field by field, as the API has them."""
+    changes: Json = {"name": arguments.name, "scopes": arguments.scopes, "limits": _limits(arguments.limits)}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if arguments.expires is not None:
+        changes["expires_at"] = None if arguments.expires == "never" else _from_now(arguments.expires)
+    if not changes:
+        raise usage_error("say what to change: --name, --scope, --no-scopes, --limit, --no-limits or --expires")
+    return changes
+
+
+def _from_now(text: str) -> str:
+    """Whole seconds: rounded up, so that the key never ends early."""
+    try:
+        lifetime_ms = parse_duration_ms(text)
+    except ValueError as exc:
+        raise usage_error(f"--expires: {exc}; or 'never'") from exc
+    if lifetime_ms > MAX_LIFETIME_S * 1000:
+        raise usage_error("--expires: must be at most 100 years")
+    ends_s = -int(-(SystemClock().now_s() + lifetime_ms / 1000) // 1)
+    return rfc3339(ends_s * 1_000_000) or ""
+
+
+def _outlives_its_token(before: Json, after: Json) -> bool:
+    old, new = before["expires_at"], after["expires_at"]
+    return after["kind"] == "jwt" and old is not None and (new is None or new > old)
+
+
+async def rotate(arguments: argparse.Namespace) -> int:
+    values = {"id": arguments.id, "grace": arguments.grace, "request_id": arguments.request_id}
+    async with connected(arguments, with_secrets=True) as connection:
+        with _about(arguments.id):
+            made = await connection.call("RotateKey", values)
+    return _tell_token(arguments, connection, made)
+
+
+def revoke(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    """What is asked is asked before an event loop runs: it would keep Ctrl-C from ending the question."""
+    given = [name for name in ("id", "subject", "workspace") if getattr(arguments, name) is not None]
+    until = arguments.issued_before is not None
+    if len(given) > 1 or not (given or until):
+        raise usage_error("keys revoke takes one of ID, --subject and --workspace, or --issued-before for everybody's")
+    if given == ["id"]:
+        if arguments.dry_run or until:
+            raise usage_error("--dry-run and --issued-before do not go with an ID")
+        return _revoke_one(arguments)
+    if not arguments.dry_run and not arguments.yes:
+        _confirm(arguments)
+    return _revoke_all(arguments)
+
+
+async def _revoke_one(arguments: argparse.Namespace) -> int:
+    async with connected(arguments) as connection:
+        with _about(arguments.id):
+            key = await connection.call("RevokeKey", {"id": arguments.id, "reason": arguments.reason})
+    if arguments.json:
+        print_json(key)
+    else:
+        print(f"revoked {printable(key['id'])}")
+    return _warned(key)
+
+
+async def _revoke_all(arguments: argparse.Namespace) -> int:
+    told = await _call_revoke_all(arguments, dry_run=arguments.dry_run)
     if arguments.json:
         print_json(told)
     else:
-        everything = f"everything of {named[0]} {getattr(arguments, named[0])} issued up to now"
-        print(f"revoked {arguments.id or everything}")
+        print(f"{'would revoke' if arguments.dry_run else 'revoked'} {_whose(arguments)}: {_count(told)}")
+    return _warned(told)
+
+
+async def _call_revoke_all(arguments: argparse.Namespace, *, dry_run: bool) -> Json:
+    values = {
+        "subject": arguments.subject,
+        "workspace": arguments.workspace,
+        "issued_before": arguments.issued_before,
+        "dry_run": dry_run,
+        "reason": arguments.reason,
+    }
+    async with connected(arguments) as connection:
+        return await connection.call("RevokeAllKeys", values)
+
+
+def _whose(arguments: argparse.Namespace) -> str:
+    whose = ""
+    for kind in ("subject", "workspace"):
+        if (name := getattr(arguments, kind)) is not None:
+            whose = f" of {kind} {printable(name)}"
+    return f"everything{whose} issued up to {arguments.issued_before or 'now'}"
+
+
+def _count(told: Json) -> str:
+    return f"{told['revoked']} key{'s' if told['revoked'] != 1 else ''}"
+
+
+def _confirm(arguments: argparse.Namespace) -> None:
+    """Raises: CommandError — nobody is there to say yes, or says it not."""
+    if not sys.stdin.isatty():
+        raise usage_error(f"to revoke {_whose(arguments)}, say --yes (--dry-run tells what that covers)")
+    count = _count(asyncio.run(_call_revoke_all(arguments, dry_run=True)))
+    word = arguments.subject or arguments.workspace or "everything"
+    note(f"This revokes {_whose(arguments)}: {count}. Nothing brings a revoked key back.")
+    print(f"Type {printable(word)} to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().rstrip("\n") != word:
+        raise CommandError("nothing was revoked")
+
+
+def _warned(told: Json) -> int:
+    for warning in told["warnings"]:
+        note(f"authz: {printable(warning)}")
     return DONE
 
 
-async def _revoke_one(admin: KeyAdmin, configuration: Configuration, key: str, reason: str) -> dict[str, Any]:
-    """A token that has no record (`require_record: false`) is revoked by its `jti`."""
-    try:
-        return described(await admin.revoke(key, reason), await admin.registry.now_us())
-    except NoSuchKeyError:
-        ours = key.startswith(("key_", configuration.settings.keys.prefix))
-        if configuration.settings.keys.require_record or ours or _is_token(key):
-            raise
-    await admin.revoke_foreign(key, reason)
-    note(f"there is no record of {key!r}: it is revoked as the jti of a token from elsewhere")
-    return {"revoked": {"jti": key}}
+async def log(arguments: argparse.Namespace) -> int:
+    wanted = _filter(
+        workspace=arguments.workspace, key_id=arguments.key, actor=arguments.actor, action=arguments.action
+    )
+    async with connected(arguments) as connection:
+        events = await _pages(connection, "ListEvents", "events", wanted, arguments.limit)
+    if arguments.json:
+        print_json({"events": events})
+        return DONE
+    rows = [
+        (one["at"] or "-", one["actor"], one["action"], one["key_id"] or "-", one["workspace"] or "-", _difference(one))
+        for one in events
+    ]
+    print_table(("TIME", "ACTOR", "ACTION", "KEY OR USER", "WORKSPACE", "CHANGES"), rows)
+    return DONE
 
 
-def described(record: KeyRecord, now_us: int | None = None) -> dict[str, Any]:
-    """As users read it; times in RFC 3339."""
-    shown: dict[str, Any] = {
-        "id": record.id,
-        "name": record.name,
-        "prefix": record.prefix,
-        "kind": record.kind,
-        "subject": record.subject,
-        "workspace": record.workspace,
-        "scopes": list(record.scopes),
-        "limits": {unit: format_limit(limit) for unit, limit in record.limits.items()},
-        "created_at": rfc3339(record.created_at_us),
-        "expires_at": rfc3339(record.expires_at_us),
-    }
-    if now_us is not None:
-        shown["state"] = record.state(now_us).value
-        shown["revoked_at"] = rfc3339(record.revoked_at_us)
-        shown["revoked_reason"] = record.revoked_reason
-    return shown
+def _difference(event: Json) -> str:
+    before, after = event["before"] or {}, event["after"] or {}
+    return "; ".join(_changed(name, before, after) for name in {**before, **after})
 
 
-def _print_record(record: KeyRecord, now_us: int | None = None) -> None:
-    shown = described(record, now_us)
-    shown["scopes"] = ", ".join(shown["scopes"])
-    shown["limits"] = ", ".join(f"{unit} {limit}" for unit, limit in shown["limits"].items()) or "the route's"
-    shown["expires_at"] = shown["expires_at"] or "never"
-    for name, value in shown.items():
-        if value not in {None, ""}:
-            print(f"{name:<14} {value}")
+def _changed(name: str, before: Mapping[str, object], after: Mapping[str, object]) -> str:
+    told = [_text(side[name]) or "none" for side in (before, after) if name in side]
+    return f"{name} {' → '.join(told)}"
+
+
+def _text(value: object) -> str:
+    """One value of the API's JSON, for people."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _print_key(key: Json) -> None:
+    for name, value in _fields(key):
+        if value:
+            print(f"{name:<14} {printable(value)}")
+
+
+def _fields(key: Json) -> Iterator[tuple[str, str]]:
+    empty: Mapping[str, str] = {"limits": "the route's", "expires_at": "never"}
+    for name, value in key.items():
+        if name == "rotations":
+            yield name, ", ".join(_rotation(one) for one in value if len(value) > 1)
+        elif name not in _HIDDEN:
+            yield name, _text(value) or empty.get(name, "")
+
+
+def _rotation(one: Json) -> str:
+    return f"{one['number']} until {one['ends_at']}" if one["ends_at"] else f"{one['number']} current"

@@ -8,27 +8,37 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
 from authz import __version__
-from authz.cli import check, config, demo, keys, serve
+from authz.adapters.logs.redaction import redacted
+from authz.cli import check, completion, config, demo, keys, serve, users
 from authz.cli.output import BAD_USAGE, FAILED, CommandError, note
 from authz.settings import SettingsError
 
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+_MAX_TOLD: Final = 1000
 Command = Callable[[argparse.Namespace], Coroutine[Any, Any, int] | int]
 
 
 class _Parser(argparse.ArgumentParser):
+    """Takes options by their whole names, here and in all below it; repeats no token that stands where none belongs."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
+
     def error(self, message: str) -> NoReturn:
-        note(f"{self.prog}: {message}. See '{self.prog} --help'")
+        note(f"{self.prog}: {redacted(message, _MAX_TOLD)}. See '{self.prog} --help'")
         raise SystemExit(BAD_USAGE)
 
 
 def parser() -> argparse.ArgumentParser:
-    root = _Parser(prog="authz", description="External authorization for inference APIs.", allow_abbrev=False)
+    root = _Parser(prog="authz", description="External authorization for inference APIs.")
     root.add_argument("--version", action="version", version=f"authz {__version__} (pure Python)")
-    commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (serve, demo, keys, check, config):
+    commands: argparse._SubParsersAction[Any] = root.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    for module in (serve, demo, keys, users, check, config):
         module.add_to(commands)
+    completion.add_to(commands, root)
     return root
 
 

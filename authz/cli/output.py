@@ -1,6 +1,5 @@
 """How commands print: tables for people, JSON for scripts, one sentence for an error."""
 
-import datetime as dt
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ def print_json(data: object) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = [tuple(titles), *(tuple(row) for row in rows)]
+    table = [tuple(titles), *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -35,8 +34,6 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def rfc3339(us: int | None) -> str | None:
-    """UTC, whole seconds."""
-    if us is None:
-        return None
-    return dt.datetime.fromtimestamp(us // 1_000_000, dt.UTC).isoformat().replace("+00:00", "Z")
+def printable(text: str) -> str:
+    r"""*text* without what would move a terminal's cursor or turn its writing around: that is shown as `\x1b`."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

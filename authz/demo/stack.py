@@ -7,7 +7,6 @@ demo runs on a store and a secret of one's own as well.
 
 import asyncio
 import secrets
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -134,10 +133,13 @@ class Stack:
         metrics_port = int(self.address("metrics").rpartition(":")[2])
         self._start("authz", command).wait_for(metrics_port, "/readyz")
 
-    def _start_envoy(self) -> None:
+    def envoy_config(self) -> str:
         authz_port = int(self.address("authz").rpartition(":")[2])
+        return filled(edge=self.port, authz=authz_port, upstream=self.upstream_port, admin=self.admin_port)
+
+    def _start_envoy(self) -> None:
         config = self.folder / "envoy.yaml"
-        config.write_text(filled(edge=self.port, authz=authz_port, upstream=self.upstream_port, admin=self.admin_port))
+        config.write_text(self.envoy_config())
         command = [str(envoy_binary(self.environ)), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
         self._start("envoy", [*command, "--log-level", "warning"]).wait_for(self.admin_port, "/ready")
 
@@ -175,8 +177,7 @@ class Stack:
 
         return asyncio.run(run())
 
-    def command_line(self) -> str:
-        """How to call `authz` on this stack's store from another shell: listing and revoking need no secret."""
-        data = self.environ["AUTHZ_DATA"]
-        where = f"AUTHZ_STORE__URL={self.store_url}" if "AUTHZ_STORE__URL" in self.environ else f"AUTHZ_DATA={data}"
-        return f"{where} {Path(sys.executable).parent / 'authz'}"
+    def command_environment(self) -> dict[str, str]:
+        """By which `authz` in another shell finds this stack's store; listing and revoking need no secret."""
+        store = "AUTHZ_STORE__URL" if "AUTHZ_STORE__URL" in self.environ else "AUTHZ_DATA"
+        return {"AUTHZ_CONFIG": str(self._config_file), store: self.environ[store]}

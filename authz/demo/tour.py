@@ -72,6 +72,7 @@ class Tour:
         self.wrong_scope()
         self.identity()
         self.limited()
+        self.managed()
         self.revoked()
 
     def without_a_key(self) -> None:
@@ -115,6 +116,23 @@ class Tour:
         self._expect("six requests of 5/min", got[-1], 429, f"Retry-After {wait_s}: {got[-1].message}", ok=ok)
         time.sleep(wait_s)
         self._expect(f"again after {wait_s} s", self._ask("GET", "/v1/models", key=key), 200, "admitted")
+
+    def managed(self) -> None:
+        """Over the admin API: an opaque key is made, used, rotated without a grace time, and used anew."""
+        made = self._manage("/authz/v1/keys", {"name": "tour", "kind": "opaque", "scopes": ["read-only"]})
+        used = self._ask("GET", "/v1/models", key=made.json["token"])
+        self._expect("an opaque key, made now", used, 200, made.json["prefix"])
+        rotated = self._manage(f"/authz/v1/keys/{made.json['id']}:rotate", {"grace": "0s"})
+        self._expect("its new token", self._ask("GET", "/v1/models", key=rotated.json["token"]), 200, "rotated")
+        old = self._ask("GET", "/v1/models", key=made.json["token"])
+        self._expect("its old token", old, 401, old.message, ok="rotated" in old.message)
+
+    def _manage(self, path: str, body: dict[str, Any]) -> Answer:
+        port = int(self._stack.address("http").rpartition(":")[2])
+        got = ask(port, "POST", path, key=self._stack.keys["admin"], body=body)
+        if got.status != 200:
+            raise SurpriseError(f"POST {path}: got {got.status} {got.body[:400]!r}")
+        return got
 
     def revoked(self) -> None:
         key = self._stack.keys["admin"]

@@ -55,7 +55,7 @@ def admin_policy(settings: Settings, name: str, scope: str) -> Policy:
     default = settings.limits.get("default")
     limits = (LimitSet(name, requests=default.requests),) if default and default.requests else ()
     route = Route(name, "/**", scopes=(scope,), limits=limits)
-    return Policy((route,), ScopeTable(dict(settings.scopes)), {})
+    return Policy((route,), ScopeTable(dict(settings.scopes)), {}, estimate=0)
 
 
 def trusted_proxies(settings: Settings) -> tuple[Network, ...]:

@@ -58,8 +58,8 @@ def _every() -> Any:
     for key in ("string", "int32", "bool"):
         entry = message.nested_type.add(name=f"By{key.capitalize()}Entry")
         entry.options.map_entry = True
-        kind = Proto.Type.Value(f"TYPE_{key.upper()}")
-        entry.field.add(name="key", number=1, type=kind, label=Proto.LABEL_OPTIONAL)
+        key_type = Proto.Type.Value(f"TYPE_{key.upper()}")
+        entry.field.add(name="key", number=1, type=key_type, label=Proto.LABEL_OPTIONAL)
         entry.field.add(name="value", number=2, type=Proto.TYPE_INT32, label=Proto.LABEL_OPTIONAL)
         add(f"by_{key}", "message", f".tests.every.Every.By{key.capitalize()}Entry", Proto.LABEL_REPEATED)
     message.oneof_decl.add(name="choice")

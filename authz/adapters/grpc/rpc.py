@@ -50,7 +50,7 @@ def _method(service: Service[Any], method: Any) -> "grpc.RpcMethodHandler[bytes,
         except Exception:  # noqa: BLE001 - the last resort: nothing of it may reach the caller
             _log.exception("a call failed")
             error = RpcError(problem_of(Fault(Reason.INTERNAL_ERROR)), (("retry-after", "1"),))
-        await _abort(context, error)
+        return await _abort(context, error)
 
     return grpc.unary_unary_rpc_method_handler(call)  # no serializers: the message is read once the caller is known
 

@@ -65,7 +65,7 @@ def build(
     address: str, services: Mapping[str, Mapping[str, Unary]], health: Health, *, rpc: Sequence[Service[Any]] = ()
 ) -> Server:
     """
-    A server that is bound and not started. *services*: service name → method name → handler of bytes; *rpc*: of messages.
+    A server that is bound and not started. *services*: service name → method name → handler; *rpc*: of messages.
 
     Raises: ListenError.
     """

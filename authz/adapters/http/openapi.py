@@ -78,12 +78,15 @@ def document(
     protos = _Protos(file_descriptor_set)
     schemas = _Schemas(protos)
     variables = _Variables()
+    shorts = [_short(name) for name in services]
+    tags = {name: _short(name) if shorts.count(_short(name)) == 1 else name for name in services}
     paths: dict[str, Json] = {}
     for name in services:
         for method in protos.services[name].method:
             for number, binding in enumerate(bindings(method.options), start=1):
                 path, names = variables.told(binding)
                 operation = _operation(name, method, binding, names, schemas)
+                operation["tags"] = [tags[name]]
                 operation["operationId"] += f"_{number}" if number > 1 else ""
                 if method.name in public:
                     operation["security"] = []
@@ -92,7 +95,7 @@ def document(
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
-        "tags": [{"name": _short(name), **protos.described(f".{name}")} for name in services],
+        "tags": [{"name": tag, **protos.described(f".{name}")} for name, tag in tags.items()],
         "security": [{"Bearer": []}],
         "paths": paths,
         "components": {
@@ -122,7 +125,7 @@ def _response(name: str, told: str) -> tuple[str, Json]:
 
 def _operation(service: str, method: Any, binding: Binding, names: Sequence[str], schemas: "_Schemas") -> Json:
     described = schemas.protos.described(f".{service}.{method.name}")
-    operation: Json = {"operationId": method.name, "tags": [_short(service)]}
+    operation: Json = {"operationId": method.name}
     if described:
         operation["summary"] = described["description"].partition(". ")[0].partition("\n")[0].rstrip(".")
     operation |= described

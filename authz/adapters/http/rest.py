@@ -30,6 +30,7 @@ from authz.core.problems import SENTENCE, Problem, ResponseFormat, problem_of
 MAX_BODY_BYTES: Final = 64 * 1024
 _VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_.]*)\}")
 _TEMPLATE: Final = re.compile(r"/[^{}*]*(\{[a-z][a-z0-9_.]*\}[^{}*]*)*")
+_ESCAPED: Final = r"((?:[^/:%#?\x00-\x20\x7f-\uffff]|%[0-9A-Fa-f]{2})+)"  # a variable, as it is sent
 _SEGMENT: Final = re.compile(r"[^/:\\\x00-\x1f\x7f]+")
 _JSON: Final = re.compile(r'application/json\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 _VERBS: Final = ("get", "put", "post", "delete", "patch")
@@ -61,7 +62,7 @@ class Binding:
 
     def pattern(self) -> re.Pattern[str]:
         parts = _VARIABLE.split(self.template)
-        return re.compile("".join("([^/:]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)))
+        return re.compile("".join(_ESCAPED if at % 2 else re.escape(part) for at, part in enumerate(parts)))
 
     def expand(self, values: Mapping[str, object]) -> tuple[str, str, bytes | None]:
         """
@@ -296,11 +297,11 @@ def _escaped(field: str, value: object) -> str:
 
 
 def _flat(values: Mapping[str, Any], at: str) -> Iterator[tuple[str, str]]:
-    """The parameters of a query: `key.name`; nothing for what is empty."""
+    """The parameters of a query: `key.name`; nothing for what is not there."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{at}{name}.")
         else:
             for item in value if isinstance(value, list | tuple) else [value]:
-                if item is not None and item != "":
+                if item is not None:
                     yield f"{at}{name}", json.dumps(item) if isinstance(item, bool) else str(item)

@@ -41,6 +41,7 @@ class HttpServer(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # who is connected is told as it is; whom to believe is `trusted_proxies`' business
                 lifespan="off",
                 server_header=False,
                 ws="none",
