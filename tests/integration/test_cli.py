@@ -1,30 +1,51 @@
 """The command line as people and scripts use it: data on stdout, faults on stderr, exit codes."""
 
+import asyncio
+import contextlib
+import io
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.adapters.http import rest
+from authz.adapters.http.server import HttpServer, bind
+from authz.adapters.logs.silent import Silent
+from authz.app import Observers, StoreParts, SystemClock, key_service, open_store
+from authz.cli.main import run
+from authz.cli.output import print_table
+from authz.core.problems import FORMATS
+from authz.settings import load_settings
 from tests.support.parts import SECRET
+
+
+PEPPER = "a pepper for tests that is as long as its digest is"
+LOGIN_TTY = "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, '-m', 'authz', *sys.argv[1:]])"
 
 
 class Shell:
     """Runs `authz` with a store of its own."""
 
     def __init__(self, folder: Path, store: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
-        self.environ |= {"AUTHZ_JWT_SECRET": SECRET, "AUTHZ_STORE__URL": store}
+        self.environ |= {"AUTHZ_JWT_SECRET": SECRET, "AUTHZ_PEPPER": PEPPER, "AUTHZ_STORE__URL": store}
 
-    def run(self, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str, stdin: str = "", **environ: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "authz", *arguments]
         env = {name: value for name, value in (self.environ | environ).items() if value}
         ended = subprocess.run(
-            command, env=env, cwd=self._folder, capture_output=True, text=True, timeout=60, check=False
+            command, env=env, cwd=self.folder, input=stdin, capture_output=True, text=True, timeout=60, check=False
         )
         assert "Traceback" not in ended.stderr
         return ended
@@ -35,6 +56,33 @@ class Shell:
         assert len(ended.stdout.splitlines()) == 1
         return json.loads(ended.stdout)
 
+    def on_terminal(self, *arguments: str, typed: Sequence[tuple[str, str]]) -> tuple[int, str]:
+        """Exit status and all that the terminal shows. *typed*: after which words, what."""
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", LOGIN_TTY, *arguments]
+        process = subprocess.Popen(command, stdin=theirs, env=self.environ, cwd=self.folder)
+        os.close(theirs)
+        shown = b""
+        try:
+            for words, answer in typed:
+                while words.encode() not in shown:
+                    shown += os.read(ours, 4096)
+                os.write(ours, answer.encode())
+            while chunk := _read(ours):
+                shown += chunk
+            return process.wait(60), shown.decode()
+        finally:
+            os.close(ours)
+            process.kill()
+            process.wait()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # Linux: everybody at the other end has gone
+        return b""
+
 
 @pytest.fixture
 def shell(tmp_path: Path, valkey_url: str) -> Shell:
@@ -42,6 +90,25 @@ def shell(tmp_path: Path, valkey_url: str) -> Shell:
 
 
 CREATE = ("keys", "create", "--name", "prod", "--scope", "read-only")
+
+
+class Here:
+    """The same in this process, which is quicker: for tables of cases."""
+
+    def __init__(self, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in os.environ if name.startswith("AUTHZ_")]:
+            monkeypatch.delenv(name)
+        for name, value in shell.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(shell.folder)
+
+    def run(self, *arguments: str) -> int:
+        return run(arguments)
+
+    def data(self, *arguments: str) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert run([*arguments, "--json"]) == 0
+        return json.loads(printed.getvalue())
 
 
 def test_create_prints_what_the_contract_says(shell: Shell) -> None:
@@ -96,27 +163,162 @@ def test_list_show_revoke(shell: Shell) -> None:
     table = shell.run("keys", "list").stdout.splitlines()
     assert table[0].split()[:3] == ["ID", "NAME", "PREFIX"]
     assert [line.split()[6] for line in table[1:]] == ["active", "revoked"]
+    assert table[0].endswith("LAST USED")
     assert shell.run("keys", "show", first["id"]).stdout.count("\n") >= 8
+
+
+def test_a_list_has_all_pages_and_no_more_than_are_asked_for(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three to a page: the loop is the same for five hundred."""
+    monkeypatch.setattr("authz.cli.keys.MAX_PAGE", 3)
+    here = Here(shell, monkeypatch)
+    made = [here.data(*CREATE[:2], "--name", f"{'a' if number % 2 else 'b'}-{number}")["id"] for number in range(8)]
+
+    def listed(*arguments: str) -> list[str]:
+        return [key["id"] for key in here.data("keys", "list", *arguments)["keys"]]
+
+    assert listed() == made[::-1]
+    assert listed("--limit", "4") == made[:3:-1]
+    assert listed("--name", "a-*") == made[::-2]
+    assert listed("--name", "a-*", "--limit", "2") == made[:4:-2]
+    assert listed("--name", "a-1") == [made[1]]
+    assert listed("--name", 'a" AND state = "active') == []
+    assert [event["key_id"] for event in here.data("keys", "log", "--limit", "4")["events"]] == made[:3:-1]
+    assert [event["action"] for event in here.data("keys", "log", "--key", made[2])["events"]] == ["create"]
 
 
 def test_revoke_everything_of_a_subject_and_of_a_workspace(shell: Shell) -> None:
     mine = shell.data(*CREATE, "--subject", "alice", "--workspace", "acme")
     others = shell.data(*CREATE, "--subject", "bob", "--workspace", "acme")
 
-    shell.run("keys", "revoke", "--subject", "alice")
-    states = {key["id"]: key["state"] for key in shell.data("keys", "list")["keys"]}
-    assert (states[mine["id"]], states[others["id"]]) == ("revoked", "active")
-    shell.run("keys", "revoke", "--workspace", "acme")
-    assert {key["state"] for key in shell.data("keys", "list")["keys"]} == {"revoked"}
+    def states() -> list[str]:
+        told = {key["id"]: key["state"] for key in shell.data("keys", "list")["keys"]}
+        return [told[mine["id"]], told[others["id"]]]
+
+    looked = shell.run("keys", "revoke", "--subject", "alice", "--dry-run")
+    assert (looked.stdout, states()) == (
+        "would revoke everything of subject alice issued up to now: 1 key\n",
+        ["active", "active"],
+    )
+    done = shell.run("keys", "revoke", "--subject", "alice", "--yes")
+    assert (done.stdout, states()) == (
+        "revoked everything of subject alice issued up to now: 1 key\n",
+        ["revoked", "active"],
+    )
+    assert shell.data("keys", "revoke", "--workspace", "acme", "--yes")["revoked"] == 1
+    assert states() == ["revoked", "revoked"]
+    last = shell.data(*CREATE)
+    assert shell.data("keys", "revoke", "--issued-before", mine["created_at"], "--dry-run")["revoked"] == 0
+    assert shell.data("keys", "show", last["id"])["state"] == "active"
 
 
-def test_listing_and_revoking_need_no_signing_secret(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(("--subject", "alice"), "alice"), (("--issued-before", "2100-01-01T00:00:00Z"), "everything")],
+)
+def test_a_bulk_revocation_asks_for_the_name(shell: Shell, arguments: tuple[str, str], word: str) -> None:
+    made = shell.data(*CREATE, "--subject", "alice")
+    ahead = word == "everything"  # which is refused, once somebody said yes: nothing can be revoked before it is issued
+    arguments = ("--issued-before", made["created_at"]) if ahead else arguments
+    question = f"Type {word} to go on: "
+
+    status, shown = shell.on_terminal("keys", "revoke", *arguments, typed=[(question, "no\n")])
+    assert (status, "nothing was revoked" in shown) == (1, True)
+    assert shell.data("keys", "show", made["id"])["state"] == "active"
+    status, shown = shell.on_terminal("keys", "revoke", *arguments, typed=[(question, "\x03")])
+    assert (status, "Traceback" in shown) == (130, False)
+    status, shown = shell.on_terminal("keys", "revoke", *arguments, typed=[(question, f"{word}\n")])
+    assert (status, "revoked everything" in shown) == (0, True)
+
+
+def test_listing_and_revoking_need_no_secret(shell: Shell) -> None:
     made = shell.data(*CREATE)
+    bare = {"AUTHZ_JWT_SECRET": "", "AUTHZ_PEPPER": ""}
 
-    assert shell.run("keys", "list", AUTHZ_JWT_SECRET="").returncode == 0
-    assert shell.run("keys", "revoke", made["id"], AUTHZ_JWT_SECRET="").returncode == 0
-    refused = shell.run(*CREATE, AUTHZ_JWT_SECRET="")
+    for arguments in (
+        ("list",),
+        ("show", made["id"]),
+        ("update", made["id"], "--name", "other"),
+        ("log",),
+        ("revoke", made["id"]),
+    ):
+        assert shell.run("keys", *arguments, **bare).returncode == 0
+    refused = shell.run(*CREATE, **bare)
     assert (refused.returncode, "AUTHZ_JWT_SECRET is not set" in refused.stderr) == (2, True)
+
+
+def test_a_retained_token_is_shown_again_and_only_then(shell: Shell) -> None:
+    retained = {"AUTHZ_KEYS__RETAIN_TOKEN": "true"}
+    first, kept = shell.run(*CREATE), shell.run(*CREATE, **retained)
+
+    assert ("shown this once" in first.stderr, kept.stderr) == (True, "")
+    token, key = kept.stdout.splitlines()[0], kept.stdout.splitlines()[1].split()[1]
+    assert shell.run("keys", "show", key, "--show-token", **retained).stdout.splitlines()[0] == token
+    assert token not in shell.run("keys", "show", key, **retained).stdout
+    refused = shell.run("keys", "show", key, "--show-token")
+    assert (refused.returncode, "keys.retain_token is off" in refused.stderr) == (1, True)
+
+
+def test_update_changes_what_is_named_and_nothing_else(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Here(shell, monkeypatch)
+    made = here.data(*CREATE, "--limit", "requests=60/1m", "--limit", "tokens=9/1m", "--expires", "1h")
+
+    changed = here.data("keys", "update", made["id"], "--limit", "tokens=5/1h")
+    assert (changed["limits"], changed["scopes"], changed["name"]) == ({"tokens": "5/1h"}, ["read-only"], "prod")
+    assert changed["expires_at"] == made["expires_at"]
+    bare = here.data("keys", "update", made["id"], "--no-limits", "--no-scopes", "--name", "other")
+    assert (bare["limits"], bare["scopes"], bare["name"]) == ({}, [], "other")
+    assert here.data("keys", "update", made["id"], "--expires", "never")["expires_at"] is None
+
+
+def test_a_later_end_of_a_jwt_key_needs_a_rotation(shell: Shell) -> None:
+    def notes(kind: str, before: str, after: str) -> str:
+        made = shell.data(*CREATE, "--kind", kind, "--expires", before)
+        return shell.run("keys", "update", made["id"], "--expires", after).stderr
+
+    assert "'authz keys rotate'" in notes("jwt", "1h", "2h")
+    assert "'authz keys rotate'" in notes("jwt", "1h", "never")
+    assert notes("jwt", "2h", "1h") == ""
+    assert notes("opaque", "1h", "2h") == ""
+
+
+def test_rotated_keys_go_on_under_their_id(shell: Shell) -> None:
+    made = shell.data(*CREATE, "--kind", "opaque")
+
+    rotated = shell.data("keys", "rotate", made["id"], "--grace", "24h", "--request-id", "r-1")
+    assert (list(rotated), rotated["id"]) == (list(made), made["id"])
+    assert rotated["token"] != made["token"]
+    assert shell.data("keys", "rotate", made["id"], "--grace", "24h", "--request-id", "r-1") == rotated
+    for token, reason in ((made["token"], "allowed"), (rotated["token"], "allowed"), ("sk-live-x", None)):
+        told = shell.data("check", "--path", "/v1/models", "-H", f"authorization: Bearer {token}")
+        assert reason in {told["reason"], None}
+    assert "1 current" in shell.run("keys", "show", made["id"]).stdout
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param("sk-live-" + "a" * 49, id="opaque"),
+        pytest.param("sk-live-eyJhbGciOi", id="a JWT's beginning"),
+        pytest.param("x" * 65, id="long"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["show", "rotate", "revoke", "update"])
+def test_a_token_in_place_of_an_id_is_not_repeated(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, token: str
+) -> None:
+    here = Here(shell, monkeypatch)
+
+    assert here.run("keys", verb, token) == 2
+    told = capsys.readouterr()
+    assert (token in told.out + told.err, "that is a token" in told.err) == (False, True)
+    assert here.run("keys", verb, "key_1", token if len(token) != 65 else "sk-live-" + "b" * 49) == 2
+    assert (token in capsys.readouterr().err) is False
+
+
+def test_controls_in_a_table_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("NAME",), [("a\x1b[2J\u202eb\nc",)])
+
+    assert capsys.readouterr().out == "NAME\na\\x1b[2J\\u202eb\\nc\n"
 
 
 @pytest.mark.parametrize(
@@ -132,6 +334,17 @@ def test_listing_and_revoking_need_no_signing_secret(shell: Shell) -> None:
         pytest.param(("keys", "show", "nonsense"), 1, "there is no key 'nonsense'", id="unknown key"),
         pytest.param(("keys", "revoke"), 2, "takes one of", id="revoke what"),
         pytest.param(("keys", "revoke", "x", "--subject", "y"), 2, "takes one of", id="revoke too much"),
+        pytest.param(("keys", "revoke", "--subject", ""), 2, "must not be empty", id="a variable that is not set"),
+        pytest.param(("keys", "revoke", "--subject", "y"), 2, "say --yes", id="nobody to ask"),
+        pytest.param(("keys", "revoke", "x", "--dry-run"), 2, "do not go with an ID", id="dry run of one"),
+        pytest.param(("keys", "revoke", "--sub", "y", "--yes"), 2, "unrecognized", id="an option cut short"),
+        pytest.param(("keys", "update", "x"), 2, "say what to change", id="change nothing"),
+        pytest.param(("keys", "update", "x", "--limit", "60/1m"), 2, "unit=capacity/period", id="limit of what"),
+        pytest.param(
+            ("keys", "update", "x", "--limit", "a=1/1m", "--limit", "a=1/1m"), 2, "a stands twice", id="twice"
+        ),
+        pytest.param(("keys", "update", "x", "--expires", "36501d"), 2, "at most 100 years", id="beyond"),
+        pytest.param(("keys", "list", "--limit", "0"), 2, "whole number above zero", id="no keys"),
         pytest.param(("keys", "unmake"), 2, "unmake", id="unknown verb"),
         pytest.param(("check", "--path", "/", "-H", "nonsense"), 2, "takes 'name: value'", id="bad header"),
         pytest.param(("config", "validate", "--config", "nowhere.yaml"), 2, "No such file", id="no such file"),
@@ -204,3 +417,203 @@ def test_version(shell: Shell) -> None:
     from authz import __version__
 
     assert shell.run("--version").stdout == f"authz {__version__} (pure Python)\n"
+
+
+@contextmanager
+def admin_api(store: str) -> Iterator[str]:
+    """The admin API of a sidecar on *store*, in a thread of its own; gives its URL."""
+    configured = load_settings(None, {"AUTHZ_JWT_SECRET": SECRET, "AUTHZ_PEPPER": PEPPER, "AUTHZ_STORE__URL": store})
+    listener = bind("127.0.0.1:0")
+    servers: list[HttpServer] = []
+    ready = threading.Event()
+
+    async def serve() -> None:
+        async with open_store(configured.settings, Silent()) as opened:
+            clock = SystemClock()
+            parts = StoreParts.on(opened, clock, Silent())
+            service = key_service(configured, parts, clock, Observers(()))
+            servers.append(HttpServer(rest.build([service], lambda: FORMATS["openai"], documents={}), listener))
+            ready.set()
+            await servers[0].run_until_stopped()
+            await parts.ledger.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        servers[0].stop()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def over(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], valkey_url: str
+) -> Iterator[Run]:
+    """`authz keys …` over the connection that is named; over a server, without a configuration that could be read."""
+    here = Here(shell, monkeypatch)
+    admin = here.data("keys", "create", "--name", "door", "--scope", "admin", "--subject", "door")
+
+    with admin_api(valkey_url) as url:
+
+        def ended(connection: str, *arguments: str) -> Ended:
+            with monkeypatch.context() as patch:
+                if connection == "server":
+                    for name in ("AUTHZ_JWT_SECRET", "AUTHZ_PEPPER", "AUTHZ_STORE__URL"):
+                        patch.delenv(name)
+                    patch.setenv("AUTHZ_CONFIG", "nowhere.yaml")
+                    patch.setenv("AUTHZ_ADMIN_KEY", admin["token"])
+                    arguments = (*arguments, "--server", url)
+                status = here.run("keys", *arguments)
+            told = capsys.readouterr()
+            return Ended(status, told.out, told.err)
+
+        yield ended
+
+
+CONNECTIONS = ("direct", "server")  # the same number of letters: they are names, too, and tables are as wide as names
+BLURRED = (
+    (re.compile(r"sk-live-(eyJ[\w.-]+|[0-9A-Za-z]{49})"), "TOKEN"),
+    (re.compile(r"sk-live-[0-9a-f]{8}"), "PREFIX"),
+    (re.compile(r"key_[0-9a-z]{20}"), "KEY"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+    (re.compile(r'"id": "[0-9]+-[0-9]+-[0-9]+"'), '"id": "EVENT"'),
+    (re.compile("|".join(CONNECTIONS)), "NAME"),
+)
+
+
+def blurred(text: str) -> str:
+    """*text* without what differs from key to key."""
+    for pattern, word in BLURRED:
+        text = pattern.sub(word, text)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ("create --name n --json", 0, '"token": "TOKEN"'),
+        ("create --name n --kind opaque --workspace w --subject {me} --expires 90d --json", 0, '"kind": "opaque"'),
+        ("create --name n --limit requests=60/1m --limit tokens=9/1h --scope read-only --json", 0, '"tokens": "9/1h"'),
+        ("create --name n --scope root", 2, "unknown scope 'root'"),
+        ("create --name n --limit requests=0/1m", 2, "capacity must be from 1"),
+        ("create --name n --expires soon", 2, "must be a duration"),
+        ("create --name n --request-id \n", 2, "request_id"),
+        ("create --name \x1b", 2, "printable"),
+        ("list --subject {me}", 0, "prod"),
+        ("list --subject {me} --json", 0, '{"keys": [{"id": "KEY"'),
+        ("list --subject {me} --state revoked", 0, "LAST USED\n"),
+        ("list --workspace none", 0, "LAST USED\n"),
+        ("list --name pro* --subject {me} --limit 1", 0, "prod"),
+        ("show {key}", 0, "state          active"),
+        ("show {prefix} --json", 0, '"etag": "v1"'),
+        ("show {key} --show-token", 1, "retain_token is off"),
+        ("show nonsense", 1, "there is no key 'nonsense'"),
+        ("show non/sense", 1, "there is no key 'non/sense'"),
+        ("show .", 1, "there is no key '.'"),
+        ("show a%2Fb?c#d", 1, "there is no key 'a%2Fb?c#d'"),
+        ("update {key} --name other --scope read-write --limit tokens=5/1h --json", 0, '"etag": "v2"'),
+        ("update {key} --no-scopes --no-limits --expires 90d", 0, "expires_at     TIME"),
+        ("update {key} --expires never", 0, "expires_at     never"),
+        ("update {key} --name other --etag v7", 1, "its etag is another"),
+        ("update nonsense --name other", 1, "there is no key 'nonsense'"),
+        ("update nonsense --expires 1h", 1, "there is no key 'nonsense'"),
+        ("rotate {key} --grace 24h --json", 0, '"token": "TOKEN"'),
+        ("rotate {key} --grace soon", 2, "grace: must be a duration"),
+        ("rotate {key} --grace 366d", 2, "grace: must be from 0s to 365d"),
+        ("rotate nonsense", 1, "there is no key 'nonsense'"),
+        ("revoke {key} --reason leaked --json", 0, '"revoked_reason": "leaked"'),
+        ("revoke {key}", 0, "revoked KEY"),
+        ("revoke nonsense", 1, "there is no key 'nonsense'"),
+        ("revoke --subject {me} --yes", 0, "revoked everything of subject NAME issued up to now: 1 key"),
+        ("revoke --subject {me} --dry-run --json", 0, '{"revoked": 1, "dry_run": true, "warnings": []}'),
+        ("revoke --workspace none --yes --reason audit", 0, ": 0 keys"),
+        ("revoke --subject {me} --issued-before 2020-01-01T00:00:00Z --yes", 0, "2020-01-01T00:00:00Z: 0 keys"),
+        ("revoke --issued-before yesterday --dry-run", 2, "issued_before must be a time"),
+        ("revoke --issued-before 2100-01-01T00:00:00Z --dry-run", 2, "issued_before: lies ahead"),
+        ("log --key {key}", 0, "create"),
+        ("log --key {key} --json", 0, '"actor": "cli", "action": "create"'),
+        ("log --actor nobody --action create", 0, "CHANGES\n"),
+    ],
+)
+def test_both_connections_do_and_say_the_same(over: Run, line: str, status: int, told: str) -> None:
+    seen = []
+    for me in CONNECTIONS:
+        made = json.loads(over("direct", *CREATE[1:], "--subject", me, "--json").out)
+        words = [word.format(me=me, key=made["id"], prefix=made["prefix"]) for word in line.split(" ")]
+        ended = over(me, *words)
+        shown = blurred(ended.out + ended.err)
+        assert (ended.status, told in shown or told in ended.out) == (status, True), shown
+        assert "\x1b" not in shown
+        seen.append((ended.status, blurred(ended.out), blurred(ended.err)))
+
+    assert seen[0] == seen[1]
+
+
+def test_what_a_server_refuses_is_told(over: Run, monkeypatch: pytest.MonkeyPatch, shell: Shell) -> None:
+    """By whom, where it is the caller's own key; and the key is shown nowhere."""
+    made = json.loads(over("direct", *CREATE[1:], "--subject", "alice", "--json").out)
+    bound = json.loads(over("direct", "create", "--name", "n", "--scope", "admin", "--workspace", "w", "--json").out)
+
+    def refused(token: str, *arguments: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr("authz.cli.connection._credential", lambda _: token)
+            ended = over("server", *arguments)
+        assert (ended.status, ended.out, token in ended.err) == (1, "", False)
+        return ended.err
+
+    assert "lacks a scope: required: admin; held: read-only" in refused(made["token"], "list")
+    assert f"there is no key '{made['id']}'" in refused(bound["token"], "show", made["id"])
+    assert "bound to another workspace" in refused(bound["token"], "create", "--name", "n", "--workspace", "v")
+    over("direct", "revoke", made["id"])
+    assert "refuses $AUTHZ_ADMIN_KEY: The API key has been revoked" in refused(made["token"], "list")
+
+
+def test_a_token_over_a_server_comes_with_a_hint(over: Run) -> None:
+    """Whether it can be shown again is the server's to know."""
+    told = over("server", "create", "--name", "n")
+
+    assert told.out.startswith("sk-live-eyJ")
+    assert told.err == "Unless the server retains tokens, the token is shown this once: copy it now.\n"
+
+
+def test_completion_of_bash(shell: Shell) -> None:
+    """The script is sourced by a real bash, and asked as bash asks it."""
+    (shell.folder / "authz.bash").write_text(shell.run("completion", "bash").stdout)
+    (shell.folder / "settings.yaml").touch()
+
+    def completed(*words: str) -> set[str]:
+        lines = (
+            "source ./authz.bash; set -- $(complete -p authz); asked=${@: -2:1}",
+            f"COMP_WORDS=({' '.join(repr(word) for word in ('authz', *words))}); COMP_CWORD={len(words)}",
+            '$asked 2>/dev/null; printf "%s\\n" "${COMPREPLY[@]}"',
+        )
+        ran = subprocess.run(
+            ["bash", "-c", "\n".join(lines)], cwd=shell.folder, capture_output=True, text=True, check=True
+        )
+        return {line.strip() for line in ran.stdout.splitlines()}
+
+    assert completed("keys", "rot") == {"rotate"}
+    assert completed("keys", "list", "--state", "") == {"active", "expired", "revoked"}
+    assert completed("keys", "revoke", "--iss") == {"--issued-before"}
+    assert completed("users", "") >= {"add", "passwd", "list", "remove"}
+    assert completed("serve", "--config", "sett") == {"settings.yaml"}
+
+
+@pytest.mark.parametrize("which", ["zsh", "tcsh"])
+def test_completion_of_other_shells(shell: Shell, which: str) -> None:
+    script = shell.run("completion", which).stdout
+
+    assert "authz" in script.splitlines()[0]
+    assert all(word in script for word in ("rotate", "passwd", "--issued-before"))

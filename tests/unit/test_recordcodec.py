@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authz.adapters.redis.recordcodec import decode, encode
 from authz.core.bucket import Limit
-from authz.core.keyrecord import KeyRecord
+from authz.core.keyrecord import KeyRecord, Rotation
 from authz.ports import StoreFault
 
 
