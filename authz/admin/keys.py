@@ -42,6 +42,7 @@ _DRAWS: Final = 8  # of display prefixes: 2**32 of them, so one is taken rarely
 _ATTEMPTS: Final = 8  # at a change while others change the same key
 _PAGE: Final = 500
 _ADMIN_SCAN: Final = 8  # pages looked through for another admin key
+_COUNTED: Final = 40  # pages looked through to count what a bulk revocation covers
 
 
 class KeyRequestError(ValueError):
@@ -397,16 +398,16 @@ class KeyAdmin:
         if not dry_run:
             await self._revoke_all(wanted, event)
             self.observer.changed(event)
-        covered = await self._covered(wanted, now_us)
-        warnings: list[str] = []
+        covered, complete = await self._covered(wanted, now_us, _COUNTED)
+        warnings = [] if complete else ["there are too many keys to count them all: it covers at least so many"]
         if not dry_run and (admin := next((one for one in covered if ADMIN in one.scopes), None)):
-            warnings = await self._consequences(admin)
+            warnings += await self._consequences(admin)
         return len(covered), warnings
 
     async def _revoke_all(self, wanted: "Everything", event: Event) -> None:
         upto_us = wanted.issued_before_us
         if wanted.subject and wanted.workspace:
-            for record in await self._covered(wanted, await self.registry.now_us()):
+            for record in (await self._covered(wanted, await self.registry.now_us(), None))[0]:
                 each = replace(event, action=Action.REVOKE, target=record.id)
                 await self.registry.revoke(record.id, str(event.after.get("reason", "revoked in bulk")), each)
         elif wanted.subject:
@@ -416,14 +417,16 @@ class KeyAdmin:
         elif upto_us is not None:
             await self.registry.revoke_everything(upto_us, event)
 
-    async def _covered(self, wanted: "Everything", now_us: int) -> list[KeyRecord]:
+    async def _covered(self, wanted: "Everything", now_us: int, pages: int | None) -> tuple[list[KeyRecord], bool]:
+        """Keys of *wanted*, looked for on so many *pages* (None: on all); and whether these were all there are."""
         upto_us = now_us if wanted.issued_before_us is None else wanted.issued_before_us
         named = {"subject": wanted.subject, "workspace": wanted.workspace}
         listed = Filter({name: value for name, value in named.items() if value})
         covered: list[KeyRecord] = []
-        token = ""
-        while True:
+        token, read = "", 0
+        while pages is None or read < pages:
             page = await self.registry.page(listed, _PAGE, token)
+            read += 1
             covered += [
                 one
                 for one in page.records
@@ -433,7 +436,8 @@ class KeyAdmin:
             ]
             token = page.next_token
             if not token:
-                return covered
+                return covered, True
+        return covered, False
 
     async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""

@@ -33,14 +33,14 @@ class Filter:
     def get(self, field: str) -> str | None:
         return self.equal.get(field)
 
+    def may_match(self, record: KeyRecord) -> bool:
+        """By all but its state, which is told by more than the record."""
+        told = {"workspace": record.workspace, "subject": record.subject, "name": record.name}
+        fixed = all(told.get(field, value) == value for field, value in self.equal.items())
+        return fixed and record.name.startswith(self.name_prefix)
+
     def matches_key(self, record: KeyRecord, now_us: int) -> bool:
-        told = {
-            "workspace": record.workspace,
-            "subject": record.subject,
-            "state": record.state(now_us).value,
-            "name": record.name,
-        }
-        return self.matches(told) and record.name.startswith(self.name_prefix)
+        return self.may_match(record) and self.equal.get("state", record.state(now_us).value) == record.state(now_us)
 
     def matches(self, told: Mapping[str, str]) -> bool:
         return all(told[field] == value for field, value in self.equal.items())

@@ -214,7 +214,9 @@ class Doors:
     def caller(self, credential: str | None) -> Caller:
         return Caller(self.client, credential)
 
-    async def key(self, *scopes: str, name: str = "test", limits: dict[str, Limit] | None = None, **more: Any) -> IssuedKey:
+    async def key(
+        self, *scopes: str, name: str = "test", limits: dict[str, Limit] | None = None, **more: Any
+    ) -> IssuedKey:
         """Made straight in the store."""
         return await self.other.admin.create(NewKey(name, scopes=scopes, limits=limits or {}, **more), COMMAND_LINE)
 
@@ -310,6 +312,7 @@ async def _rest(service: KeyService, configuration: Configuration) -> AsyncItera
     try:
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
             yield RestClient(http), address
+        await asyncio.sleep(0.005)  # its end is seen: uvicorn would look again only after some time
     finally:
         server.stop()
         await task

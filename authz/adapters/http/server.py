@@ -41,7 +41,7 @@ class HttpServer(uvicorn.Server):
                 app,
                 log_config=None,
                 access_log=False,
-                proxy_headers=False,  # who is connected is told as it is; whom to believe is `trusted_proxies`' business
+                proxy_headers=False,  # tell who is connected; whom else to believe is for `trusted_proxies` to say
                 lifespan="off",
                 server_header=False,
                 ws="none",

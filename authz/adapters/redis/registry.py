@@ -26,8 +26,8 @@ from authz.ports import (
 )
 
 
-SCAN: Final = 2_000  # records looked at for one page
-READ: Final = 100  # records read by one command
+SCAN: Final = 5_000  # records looked at for one page
+READ: Final = 500  # records read in one go
 OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
 
 
@@ -208,18 +208,23 @@ class RedisKeyRegistry:
         found: list[KeyRecord] = []
         batch: list[Entry] = []
         scanned = 0
-        entries = newest(self._read_ids, _partitions(wanted), _cursor(token, question))
-        async for entry in entries:
+        async for entry in newest(self._read_ids, _partitions(wanted), _cursor(token, question)):
             batch.append(entry)
             scanned += 1
-            if len(batch) < min(READ, size - len(found)) and scanned < SCAN:
-                continue
-            found += [one for one in await self._read_batch(batch) if wanted.matches_key(one, now_us)]
+            if len(batch) < min(READ, max(size, scanned // 2)) and scanned < SCAN:
+                continue  # the rarer what is wanted, the more is read at a time
+            matching = await self._matching(batch, wanted, now_us)
             batch = []
-            if len(found) >= size or scanned >= SCAN:
+            for place, record in matching:
+                found.append(record)
+                if len(found) == size:
+                    return KeyPage(found, Cursor.behind(place).token(question), now_us)
+            if scanned >= SCAN:
                 return KeyPage(found, Cursor.behind(entry).token(question), now_us)
-        found += [one for one in await self._read_batch(batch) if wanted.matches_key(one, now_us)]
-        return KeyPage(found, "", now_us)
+        rest = await self._matching(batch, wanted, now_us)
+        room = size - len(found)
+        found += [record for _, record in rest[:room]]
+        return KeyPage(found, Cursor.behind(rest[room - 1][0]).token(question) if len(rest) > room else "", now_us)
 
     async def _read_ids(self, at: int, newest_at: tuple[int, int] | None, count: int) -> list[Entry]:
         highest = "+inf" if newest_at is None else newest_at[0]
@@ -228,15 +233,17 @@ class RedisKeyRegistry:
         flat = [part for pair in reply for part in pair] if reply and isinstance(reply[0], list | tuple) else reply
         return [Entry((int(float(at_us)), 0), key_id, at) for key_id, at_us in zip(flat[::2], flat[1::2], strict=True)]
 
-    async def _read_batch(self, batch: Sequence[Entry]) -> list[KeyRecord]:
+    async def _matching(self, batch: Sequence[Entry], wanted: Filter, now_us: int) -> list[tuple[Entry, KeyRecord]]:
+        """Those of *batch* that are wanted, in its order. Bulk revocations are read of those alone that may be."""
         by_partition: dict[int, list[str]] = {}
         for entry in batch:
             by_partition.setdefault(entry.partition, []).append(entry.id.decode())
         read: dict[str, KeyRecord] = {}
         for at, ids in by_partition.items():
-            records = await self._records.with_bulk(at, await self._records.read_all(at, ids))
-            read |= {record.id: record for record in records}
-        return [read[key_id] for entry in batch if (key_id := entry.id.decode()) in read]
+            records = [one for one in await self._records.read_all(at, ids) if wanted.may_match(one)]
+            read |= {record.id: record for record in await self._records.with_bulk(at, records)}
+        found = ((entry, read.get(entry.id.decode())) for entry in batch)
+        return [(entry, record) for entry, record in found if record and wanted.matches_key(record, now_us)]
 
     async def revoke(self, key_id: str, reason: str, event: Event) -> None:
         await self._records.end(key_id, reason, event, "e")
