@@ -186,16 +186,17 @@ class Remote:
             async with asyncio.timeout(self.timeout_s):
                 return _parsed(await self._sent(self._head(verb, path, body) + (body or b"")))
         except TimeoutError as exc:
-            raise CommandError(f"{where} does not answer within {self.timeout_s:g} s") from exc
+            unsure = "" if verb == "GET" else ": it may have done what was asked, or not"
+            raise CommandError(f"{where} does not answer within {self.timeout_s:g} s{unsure}") from exc
         except ssl.SSLCertVerificationError as exc:
             told = f"the certificate of {where} is not trusted ({exc.verify_message}); $SSL_CERT_FILE names other roots"
             raise CommandError(told) from exc
         except ssl.SSLError as exc:
             raise CommandError(f"{where} does not speak TLS with us ({exc.reason})") from exc
-        except OSError as exc:
-            raise CommandError(f"{where} cannot be reached{_why(exc)}") from exc
         except HTTPException as exc:
             raise CommandError(f"{where} does not answer as an HTTP server does") from exc
+        except OSError as exc:
+            raise CommandError(f"{where} cannot be reached{_why(exc)}") from exc
 
     def _head(self, verb: str, path: str, body: bytes | None) -> bytes:
         lines = [

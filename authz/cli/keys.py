@@ -25,7 +25,7 @@ _HIDDEN: Final = ("token", "warnings")  # told in another place
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    keys = commands.add_parser("keys", help="create, list, show, update, rotate and revoke keys; who did")
+    keys = commands.add_parser("keys", help="create, list, show, update, rotate and revoke keys")
     verbs = keys.add_subparsers(metavar="VERB", required=True, parser_class=type(keys))
     for name, add_options, run, help_ in (
         ("create", _create_options, create, "make a key; its token is shown once"),
@@ -351,9 +351,10 @@ def _confirm(arguments: argparse.Namespace) -> None:
     """Raises: CommandError — nobody is there to say yes, or says it not."""
     if not sys.stdin.isatty():
         raise usage_error(f"to revoke {_whose(arguments)}, say --yes (--dry-run tells what that covers)")
-    count = _count(asyncio.run(_call_revoke_all(arguments, dry_run=True)))
+    covered = asyncio.run(_call_revoke_all(arguments, dry_run=True))
     word = arguments.subject or arguments.workspace or "everything"
-    note(f"This revokes {_whose(arguments)}: {count}. Nothing brings a revoked key back.")
+    _warned(covered)
+    note(f"This revokes {_whose(arguments)}: {_count(covered)}. Nothing brings a revoked key back.")
     print(f"Type {printable(word)} to go on: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().rstrip("\n") != word:
         raise CommandError("nothing was revoked")
