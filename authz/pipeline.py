@@ -40,18 +40,23 @@ class CredentialRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """
-    What is decided locally: who asks, for what, and whether they may.
-
-    Args:
-        token: Which of the record's tokens it is; None: there is no record.
-        denied: None: the key's scopes cover what is asked.
-    """
+class Presented:
+    """What was presented, and what the store knows of it. `token`: which of the record's tokens it is; None: none."""
 
     claims: Claims
     record: KeyRecord | None
     token: Rotation | None
+
+    @classmethod
+    def of(cls, claims: Claims, record: KeyRecord | None) -> "Presented":
+        return cls(claims, record, record.issued(claims.rotation, claims.digest) if record else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is decided locally: who asks, for what, and whether they may. `denied` None: the key's scopes cover it."""
+
+    presented: Presented
     principal: Principal
     route: Route | None
     limits: tuple[LimitSet, ...]
@@ -124,11 +129,12 @@ class Authorizer:
         fresh = False
         for _ in range(ATTEMPTS):
             record = await self._records.find(tenant, claims.record_id, fresh=fresh)
-            refusal = self._key_refused(claims, record)
+            presented = Presented.of(claims, record)
+            refusal = self._key_refused(presented)
             if refusal and not fresh and _may_be_outdated(claims, record):
                 fresh = True  # it may have been made, rotated or put right a moment ago
                 continue
-            judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
+            judged = self._judge(request, route, presented, ambiguous=ambiguous)
             if isinstance(judged, Fault):
                 return judged
             if refusal:
@@ -141,7 +147,8 @@ class Authorizer:
             fresh = True
         return Fault(Reason.STORE_UNAVAILABLE, "the key's record kept changing under the check", _name(route))
 
-    def _key_refused(self, claims: Claims, record: KeyRecord | None) -> Refusal | None:
+    def _key_refused(self, presented: Presented) -> Refusal | None:
+        claims, record = presented.claims, presented.record
         if record is None:
             return Refusal(Reason.UNKNOWN_KEY) if self._rules.require_record or claims.is_session else None
         if record.version < 0:
@@ -150,16 +157,14 @@ class Authorizer:
             return Refusal(Reason.WRONG_KIND)
         if (record.subject, record.workspace) != (claims.subject, claims.workspace):
             return Refusal(Reason.BAD_CLAIMS, "it names another owner than the key's record")
-        if record.issued(claims.rotation, claims.digest) is None:
+        if presented.token is None:
             is_later = claims.rotation > record.current.number and not claims.digest
             return Refusal(Reason.UNKNOWN_KEY) if is_later else Refusal(Reason.REVOKED, _REPLACED)
         return None
 
-    def _judge(
-        self, request: Request, route: Route | None, claims: Claims, record: KeyRecord | None, *, ambiguous: bool
-    ) -> Judged | Fault:
+    def _judge(self, request: Request, route: Route | None, presented: Presented, *, ambiguous: bool) -> Judged | Fault:
         """Scope and route, by what is known locally. An Envoy route may ask for more by its context extensions."""
-        principal = _principal(claims, record, self._rules.prefix)
+        principal = _principal(presented.claims, presented.record, self._rules.prefix)
         name = _name(route)
         limits = self._limits(request, route)
         if limits is None or not _EXTENSIONS.issuperset(ext for ext in request.context if ext.startswith("authz.")):
@@ -172,8 +177,7 @@ class Authorizer:
             denied = Deny(Reason.NO_ROUTE, principal=principal)
         elif not self._policy.scopes.covers(principal.scopes, required):
             denied = Deny(Reason.INSUFFICIENT_SCOPE, route=name, principal=principal, required=required)
-        token = record.issued(claims.rotation, claims.digest) if record else None
-        return Judged(claims, record, token, principal, route, limits, denied)
+        return Judged(presented, principal, route, limits, denied)
 
     def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
         limits = route.limits if route else ()
@@ -185,22 +189,23 @@ class Authorizer:
         return limits
 
     def _admission(self, tenant: str, judged: Judged, *, spend: bool) -> Admission:
-        claims, record, principal = judged.claims, judged.record, judged.principal
-        groups = () if judged.denied else _groups(judged.limits, principal, record, self._policy.estimate)
+        claims, record = judged.presented.claims, judged.presented.record
+        groups = () if judged.denied else _groups(judged.limits, judged.principal, record, self._policy.estimate)
         return Admission(
             tenant=tenant,
             key_id=claims.record_id,
             version=record.version if record else 0,
             issued_us=_issued_us(claims, record),
-            dead_us=self._dead_us(record, judged.token),
+            dead_us=self._dead_us(judged.presented),
             subject=claims.subject,
             workspace=claims.workspace,
             groups=groups,
             spend=spend and judged.denied is None,
         )
 
-    def _dead_us(self, record: KeyRecord | None, token: Rotation | None) -> int:
+    def _dead_us(self, presented: Presented) -> int:
         """From when on the credential is dead, by the store's clock; 0: never. A grace time has no leeway."""
+        record, token = presented.record, presented.token
         ends = []
         if record is not None and record.expires_at_us is not None:
             ends.append(record.expires_at_us + self._rules.leeway_us)
@@ -221,12 +226,13 @@ class Authorizer:
         record = self._records.remembered(tenant_of(claims.workspace, claims.subject), claims.record_id)
         if record is None and claims.digest:
             return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
-        judged = self._judge(request, route, claims, record, ambiguous=ambiguous)
+        presented = Presented.of(claims, record)
+        judged = self._judge(request, route, presented, ambiguous=ambiguous)
         if isinstance(judged, Fault):
             return judged
-        if record and (refusal := self._key_refused(claims, record)):
+        if record and (refusal := self._key_refused(presented)):
             return _denied(refusal, route, judged.principal)
-        dead_us = self._dead_us(record, judged.token)
+        dead_us = self._dead_us(presented)
         if dead_us and self._clock.now_s() * US >= dead_us:
             return Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
         return judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
@@ -238,7 +244,7 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
     match answer.status:
         case Status.REVOKED | Status.REVOKED_IN_BULK:
             return Deny(Reason.REVOKED, route=route, principal=principal)
-        case Status.EXPIRED if _is_replaced(judged.token, answer.now_us):
+        case Status.EXPIRED if _is_replaced(judged.presented.token, answer.now_us):
             return Deny(Reason.REVOKED, _REPLACED, route, principal)
         case Status.EXPIRED:
             return Deny(Reason.EXPIRED, route=route, principal=principal)
