@@ -150,7 +150,8 @@ class Authorizer:
     def _key_refused(self, presented: Presented) -> Refusal | None:
         claims, record = presented.claims, presented.record
         if record is None:
-            return Refusal(Reason.UNKNOWN_KEY) if self._rules.require_record or claims.is_session else None
+            needed = self._rules.require_record or claims.is_session or bool(claims.digest)
+            return Refusal(Reason.UNKNOWN_KEY) if needed else None
         if record.version < 0:
             return Refusal(Reason.REVOKED)
         if (record.kind == "user") != claims.is_session:
@@ -280,7 +281,7 @@ def _is_replaced(token: Rotation | None, now_us: int) -> bool:
 def _issued_us(claims: Claims, record: KeyRecord | None) -> int:
     """A key is as old as its record, however often it was rotated; a session is as old as its own token."""
     if record is None or claims.is_session:
-        return int(claims.issued_at_s * US)
+        return round(claims.issued_at_s * US)
     return record.created_at_us
 
 

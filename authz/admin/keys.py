@@ -3,10 +3,11 @@
 import secrets
 import string
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from authz.admin.actor import ADMIN, Actor
+from authz.admin.actor import ADMIN, Actor, ForbiddenError
 from authz.core.bucket import Limit
 from authz.core.claims import MAX_SCOPES, is_name
 from authz.core.event import Action, Event
@@ -42,6 +43,7 @@ _DRAWS: Final = 8  # of display prefixes: 2**32 of them, so one is taken rarely
 _ATTEMPTS: Final = 8  # at a change while others change the same key
 _PAGE: Final = 500
 _ADMIN_SCAN: Final = 8  # pages looked through for another admin key
+_WARNED: Final = 5  # workspaces told to be without an admin key
 _COUNTED: Final = 40  # pages looked through to count what a bulk revocation covers
 
 
@@ -139,8 +141,13 @@ class KeyAdmin:
         """*token* empty: a JWT, which is made now that the store has told when it was issued."""
         token = token or self.prefix + self.signer.sign(_jwt(record))
         if self.vault is not None:
-            await self.registry.retain(record, self.vault.seal(token.encode(), _about(record)))
+            await self._retain(record, self.vault.seal(token.encode(), _about(record)))
         return IssuedKey(record, token)
+
+    async def _retain(self, record: KeyRecord, sealed: bytes | None) -> None:
+        """Of a key that was rotated or revoked meanwhile, what is newer stays."""
+        with suppress(ChangedError):
+            await self.registry.retain(record, sealed)
 
     def _check(self, new: NewKey, actor: Actor) -> None:
         for what, value in (("name", new.name), ("subject", new.subject), ("workspace", new.workspace)):
@@ -160,9 +167,8 @@ class KeyAdmin:
         if len(set(scopes)) > MAX_SCOPES:
             raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
         known = self.scopes.names | {ADMIN}
-        for scope in scopes:
-            if scope not in known:
-                raise KeyRequestError("scopes", f"unknown scope {scope!r}; known: {', '.join(sorted(known))}")
+        if not known.issuperset(scopes):  # what was sent is not repeated: people paste keys into the wrong field
+            raise KeyRequestError("scopes", f"one is not known; known: {', '.join(sorted(known))}")
 
     def _draw(self, new: NewKey) -> tuple[KeyRecord, str]:
         """A fresh record, and its token if that is opaque."""
@@ -208,23 +214,29 @@ class KeyAdmin:
         if sealed is None or token is None:
             raise KeyConflictError("the token of this key was not kept, or under a secret that the keyring has no more")
         if not self.vault.is_current(sealed):
-            await self.registry.retain(record, self.vault.seal(token, _about(record)))
+            await self._retain(record, self.vault.seal(token, _about(record)))
         event = _event(actor, Action.SHOW_TOKEN, record)
         await self.registry.note(event, tenant_of(record.workspace, record.subject))
         self.observer.changed(event)
         return IssuedKey(record, token.decode())
 
     async def rewrap(self) -> int:
-        """Seal every retained token under the keyring's first secret; how many were not. Raises: StoreFault."""
+        """
+        Seal every retained token under the keyring's first secret, and let those of revoked keys go; how many were
+        sealed anew. Raises: StoreFault.
+        """
         wrapped, token = 0, ""
         while self.vault is not None:
             page = await self.registry.page(Filter({}), _PAGE, token)
             for record in page.records:
                 sealed = await self.registry.retained(record)
+                if sealed is not None and record.state(page.now_us) is KeyState.REVOKED:
+                    await self._retain(record, None)
+                    continue
                 if sealed is None or self.vault.is_current(sealed):
                     continue
                 if (kept := self.vault.unseal(sealed, _about(record))) is not None:
-                    await self.registry.retain(record, self.vault.seal(kept, _about(record)))
+                    await self._retain(record, self.vault.seal(kept, _about(record)))
                     wrapped += 1
             token = page.next_token
             if not token:
@@ -288,17 +300,17 @@ class KeyAdmin:
             now_us = await self.registry.now_us()
             if (state := record.state(now_us)) is not KeyState.ACTIVE:
                 raise KeyConflictError(f"the key is {state}: it cannot be rotated")
-            changed, token = self._rotated(record, now_us, grace_s)
-            after = {"rotation": changed.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
+            rotated, token = self._rotated(record, now_us, grace_s)
+            after = {"rotation": rotated.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
             event = _event(actor, Action.ROTATE, record, {"rotation": record.current.number}, after)
             try:
-                changed = await self.registry.rotate(changed, event)
+                rotated = await self.registry.rotate(record, rotated, event)
             except ChangedError:
                 continue
             except RevokedError as exc:
                 raise KeyConflictError("the key is revoked: it cannot be rotated") from exc
             self.observer.changed(event)
-            return await self._issued(changed, token)
+            return await self._issued(rotated, token)
         raise KeyConflictError("others keep changing the key: try again")
 
     def _rotated(self, record: KeyRecord, now_us: int, grace_s: int) -> tuple[KeyRecord, str]:
@@ -336,10 +348,11 @@ class KeyAdmin:
             if not self._is_foreign(key, actor):
                 raise
             return await self._revoke_foreign(key, reason, actor), [f"no key has the id {key}: its jti is revoked"]
+        if record.revoked_at_us is not None:
+            return record, []
         event = _event(actor, Action.REVOKE, record, after={"reason": reason})
         await self.registry.revoke(record.id, reason, event)
-        if record.version > 0:
-            self.observer.changed(event)
+        self.observer.changed(event)
         return await self.show(record.id, actor), await self._consequences(record)
 
     def _is_foreign(self, key: str, actor: Actor) -> bool:
@@ -398,35 +411,41 @@ class KeyAdmin:
         if not dry_run:
             await self._revoke_all(wanted, event)
             self.observer.changed(event)
-        covered, complete = await self._covered(wanted, now_us, _COUNTED)
+        covered, complete = await self._covered(wanted, now_us)
         warnings = [] if complete else ["there are too many keys to count them all: it covers at least so many"]
-        if not dry_run and (admin := next((one for one in covered if ADMIN in one.scopes), None)):
-            warnings += await self._consequences(admin)
+        if not dry_run:
+            await self._forget_tokens(covered)
+            warnings += await self._consequences_of_all(covered)
         return len(covered), warnings
+
+    async def _forget_tokens(self, covered: Sequence[KeyRecord]) -> None:
+        if self.vault is not None:
+            for record in covered:
+                await self._retain(record, None)
+
+    async def _consequences_of_all(self, covered: Sequence[KeyRecord]) -> list[str]:
+        admins = {one.workspace: one for one in covered if self.scopes.covers(one.scopes, (ADMIN,))}
+        told = [await self._consequences(admins[workspace]) for workspace in sorted(admins)[:_WARNED]]
+        return [warning for warnings in told for warning in warnings]
 
     async def _revoke_all(self, wanted: "Everything", event: Event) -> None:
         upto_us = wanted.issued_before_us
-        if wanted.subject and wanted.workspace:
-            for record in (await self._covered(wanted, await self.registry.now_us(), None))[0]:
-                each = replace(event, action=Action.REVOKE, target=record.id)
-                await self.registry.revoke(record.id, str(event.after.get("reason", "revoked in bulk")), each)
+        if wanted.workspace:
+            await self.registry.revoke_workspace(wanted.workspace, wanted.subject, upto_us, event)
         elif wanted.subject:
             await self.registry.revoke_subject(wanted.subject, upto_us, event)
-        elif wanted.workspace:
-            await self.registry.revoke_workspace(wanted.workspace, upto_us, event)
         elif upto_us is not None:
             await self.registry.revoke_everything(upto_us, event)
 
-    async def _covered(self, wanted: "Everything", now_us: int, pages: int | None) -> tuple[list[KeyRecord], bool]:
-        """Keys of *wanted*, looked for on so many *pages* (None: on all); and whether these were all there are."""
+    async def _covered(self, wanted: "Everything", now_us: int) -> tuple[list[KeyRecord], bool]:
+        """Keys of *wanted*, as far as a bounded look tells; and whether these are all there are."""
         upto_us = now_us if wanted.issued_before_us is None else wanted.issued_before_us
         named = {"subject": wanted.subject, "workspace": wanted.workspace}
         listed = Filter({name: value for name, value in named.items() if value})
         covered: list[KeyRecord] = []
-        token, read = "", 0
-        while pages is None or read < pages:
+        token = ""
+        for _ in range(_COUNTED):
             page = await self.registry.page(listed, _PAGE, token)
-            read += 1
             covered += [
                 one
                 for one in page.records
@@ -502,10 +521,11 @@ def _event(
 
 
 def _within(wanted: Filter, actor: Actor) -> Filter:
-    asked = wanted.get("workspace")
     if not actor.workspace:
         return wanted
-    return replace(wanted, equal={**wanted.equal, "workspace": actor.workspace_for(asked or "")})
+    if wanted.get("workspace") not in {None, actor.workspace}:
+        raise ForbiddenError("the caller is bound to another workspace")
+    return replace(wanted, equal={**wanted.equal, "workspace": actor.workspace})
 
 
 def check_name(what: str, value: str) -> None:
@@ -515,9 +535,8 @@ def check_name(what: str, value: str) -> None:
 
 
 def _check_limits(limits: Mapping[str, Limit]) -> None:
-    for unit in limits:
-        if unit not in UNITS:
-            raise KeyRequestError("limits", f"unknown unit {unit!r}; known: {', '.join(UNITS)}")
+    if not set(UNITS).issuperset(limits):
+        raise KeyRequestError("limits", f"a unit is not known; known: {', '.join(UNITS)}")
 
 
 def _check_reason(reason: str) -> None:
@@ -526,7 +545,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _about(record: KeyRecord) -> str:
-    return f"token of {record.id}"
+    return f"token {record.current.number} of {record.id}"
 
 
 def _jwt(record: KeyRecord) -> NewToken:

@@ -8,6 +8,7 @@ from typing import Final
 
 from authz.admin.actor import ADMIN, Actor
 from authz.admin.keys import KeyRequestError, check_name, draw_id
+from authz.core.addresses import neighbourhood
 from authz.core.admission import Admission, Admitted, Group, Status
 from authz.core.bucket import Charge, Limit
 from authz.core.claims import MAX_SCOPES, is_name
@@ -73,9 +74,8 @@ class UserAdmin:
         if len(scopes) > MAX_SCOPES:
             raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
         known = self.scopes.names | {ADMIN}
-        for scope in scopes:
-            if scope not in known:
-                raise KeyRequestError("scopes", f"unknown scope {scope!r}; known: {', '.join(sorted(known))}")
+        if not known.issuperset(scopes):
+            raise KeyRequestError("scopes", f"one is not known; known: {', '.join(sorted(known))}")
 
     async def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD_CHARS or len(password.encode()) > MAX_PASSWORD_BYTES:
@@ -164,7 +164,7 @@ class Login:
     async def __call__(self, name: str, password: str, address: str) -> Session | LimitReached:
         """Raises: WrongPasswordError; StoreFault."""
         known = name if is_name(name) else ""
-        for limit, owner in ((self.per_address, f"a:{address}"), (self.per_user, f"u:{known}")):
+        for limit, owner in ((self.per_address, f"a:{neighbourhood(address)}"), (self.per_user, f"u:{known}")):
             answer = await self._charge(limit, owner)
             if answer.status is Status.LIMITED:
                 return LimitReached(answer)

@@ -24,15 +24,28 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     return address
 
 
-def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
-    if not address:
-        return bool(trusted)
+def neighbourhood(address: str) -> str:
+    """What shares a limit: an IPv4 address, or the /64 of an IPv6 address, as one customer has all of that."""
+    parsed = _parsed(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address if parsed is None else str(parsed)
+
+
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IPv4 address that is written as an IPv6 one (`::ffff:192.0.2.1`) is one."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-    return any(mapped in network for network in trusted)
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def _is_trusted(address: str, trusted: Sequence[Network]) -> bool:
+    if not address:
+        return bool(trusted)
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in network for network in trusted)
 
 
 def _bare(hop: str) -> str:

@@ -24,6 +24,7 @@ class Event:
     One change. Never holds a token, a password or a digest.
 
     Args:
+        action: An `Action`; another word only where a later version wrote it.
         actor: The id of the key or user that did it; `cli`: the command line, straight in the store.
         target: The id of what was changed; empty: many (`revoke_all`).
         before, after: What changed, field by field, in the words of the API.
@@ -32,7 +33,7 @@ class Event:
     """
 
     actor: str
-    action: Action
+    action: str
     target: str = ""
     workspace: str = ""
     before: Mapping[str, object] = field(default_factory=dict)

@@ -100,7 +100,8 @@ def parse_token(credential: Credential, prefix: str) -> str | OpaqueToken | Refu
     value = credential.value
     if value.startswith(prefix):
         rest = value.removeprefix(prefix)
-        if rest and "." not in rest and not (rest.startswith("eyJ") and len(rest) != OPAQUE_CHARS):
+        bare = rest.rstrip(".")  # a full stop that was copied along makes no JWT
+        if bare and "." not in bare and not (bare.startswith("eyJ") and len(bare) != OPAQUE_CHARS):
             return _checked_opaque(value, rest)
         return _checked_shape(rest)
     if credential.bearer and value.count(".") == 2 and not _OTHER_PREFIX.match(value):

@@ -48,6 +48,7 @@ class KeyRecord:
         revoked_at_us, revoked_reason: Set once, never taken back.
         rotations: Oldest first, the last is the current one; empty: the first token, a JWT, was never rotated.
         last_used_at_us: To the minute.
+        unknown: What a later version put into the record; kept when this one writes it.
     """
 
     id: str
@@ -65,6 +66,7 @@ class KeyRecord:
     revoked_reason: str = ""
     rotations: tuple[Rotation, ...] = ()
     last_used_at_us: int | None = None
+    unknown: bytes = b""
 
     @property
     def current(self) -> Rotation:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from authz.core.keyrecord import KeyRecord
+from authz.core.keyrecord import KeyRecord, KeyState
 
 
 DEFAULT_PAGE: Final = 50
@@ -51,7 +51,7 @@ def parse_filter(text: str, fields: Collection[str]) -> Filter:
     if len(text) > MAX_FILTER_CHARS:
         raise FilterError(f"must be at most {MAX_FILTER_CHARS} characters")
     equal: dict[str, str] = {}
-    prefix = ""
+    prefix: str | None = None
     place = 0
     while text[place:].strip():
         found = _CONDITION.match(text, place)
@@ -60,15 +60,17 @@ def parse_filter(text: str, fields: Collection[str]) -> Filter:
         field, quoted, bare = found[1], found[3], found[4]
         if field not in fields:
             raise FilterError(f"can ask for {', '.join(sorted(fields))} alone")
-        if field in equal or (field == "name" and prefix):
+        if field in equal or (field == "name" and prefix is not None):
             raise FilterError(f"asks for {field} twice")
         value = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        if field == "state" and value not in set(KeyState):
+            raise FilterError(f"can ask for a state of {', '.join(KeyState)}")
         if field == "name" and value.endswith("*"):
             prefix = value[:-1]
         else:
             equal[field] = value
         place = _next(text, found.end())
-    return Filter(equal, prefix)
+    return Filter(equal, prefix or "")
 
 
 def _next(text: str, place: int) -> int:

@@ -146,6 +146,8 @@ def _openai_error(problem: Problem) -> dict[str, object]:
         503: ("server_error", problem.reason),
     }
     kind, code = by_status.get(problem.status, ("invalid_request_error", problem.reason))
+    if problem.reason not in set(Reason):
+        code = problem.reason  # a door's own word
     return {"message": problem.message, "type": kind, "param": problem.field or None, "code": code}
 
 

@@ -1,4 +1,4 @@
-"""KeyService behind its real doors, and one client for both: what is asked and answered is the same, whatever the door."""
+"""KeyService behind its real doors, and one client for both: asked and answered is the same, whatever the door."""
 
 import asyncio
 import contextlib
@@ -30,8 +30,10 @@ from authz.admin.users import NewUser, UserAdmin
 from authz.app import Observers, StoreParts, key_service
 from authz.core.bucket import Limit
 from authz.core.decision import Decision
+from authz.core.event import Action, Event
 from authz.core.problems import FORMATS
 from authz.core.scope import ScopeTable
+from authz.core.units import rfc3339
 from authz.demo.processes import free_port
 from authz.pipeline import Authorizer
 from authz.settings import Configuration, Settings
@@ -42,7 +44,7 @@ DOORS: Final = ("grpc", "rest")
 METHODS: Final = tuple(method.name for method in DESCRIPTOR.methods)
 PASSWORD: Final = "correct horse battery staple"
 NO_SUCH_KEY: Final = "key_0123456700abcdefghij"
-MANY: Final = {"per_user": "1000/1m", "per_address": "1000/1m"}
+PLENTY: Final = {"requests": Limit(1_000_000, 1)}
 _STATUS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.UNAUTHENTICATED: 401,
@@ -56,7 +58,7 @@ _STATUS: Final = {
 
 @dataclass(frozen=True)
 class Answer:
-    """`status`: HTTP's, or the one that gRPC's stands for; of a refusal, `reason` and `field` as the door tells them."""
+    """`status`: HTTP's, or what gRPC's stands for; of a refusal, `reason` and `field` as the door tells them."""
 
     status: int
     json: dict[str, Any]
@@ -215,13 +217,14 @@ class Doors:
         return Caller(self.client, credential)
 
     async def key(
-        self, *scopes: str, name: str = "test", limits: dict[str, Limit] | None = None, **more: Any
+        self, *scopes: str, name: str = "test", limits: Mapping[str, Limit] | None = None, **more: Any
     ) -> IssuedKey:
         """Made straight in the store."""
         return await self.other.admin.create(NewKey(name, scopes=scopes, limits=limits or {}, **more), COMMAND_LINE)
 
     async def admin_of(self, workspace: str) -> Caller:
-        return self.caller((await self.key("admin", name=f"admin of {workspace}", workspace=workspace)).token)
+        made = await self.key("admin", name=f"admin of {workspace}", workspace=workspace, limits=PLENTY)
+        return self.caller(made.token)
 
     async def user(self, name: str, *scopes: str, workspace: str = "", password: str = PASSWORD) -> None:
         await self.users.add(NewUser(name, workspace, scopes), password, COMMAND_LINE)
@@ -237,16 +240,22 @@ class Doors:
     async def reason(self, token: str, method: str = "GET") -> str:
         return (await self.check(token, method)).reason.value
 
+    async def expire(self, key: str) -> None:
+        """Its end is a minute ago, by the store's clock."""
+        record = await self.other.show(key)
+        ended = replace(record, expires_at_us=await self.store.now_us() - 60_000_000)
+        await self.other.registry.change(ended, Event("test", Action.UPDATE, key, record.workspace))
+
     async def until(self, us: int) -> None:
         """The store's clock has reached *us*."""
-        while await self.store.now_us() < us:
+        while await self.store.now_us() < us:  # noqa: ASYNC110 - nobody tells when it has
             await asyncio.sleep(0.02)
 
-    async def second_ends(self) -> int:
-        """In whole seconds since 1970, once what was issued so far lies before it: times of the API have no fraction."""
+    async def moment(self) -> str:
+        """A moment as the API has them, in whole seconds, between what was issued before this and what is after it."""
         ends_s = await self.store.now_us() // 1_000_000 + 1
-        await self.until(ends_s * 1_000_000)
-        return ends_s
+        await self.until(ends_s * 1_000_000 + 1)
+        return rfc3339(ends_s * 1_000_000) or ""
 
 
 def configured(*, secrets: tuple[str, ...] = (SECRET,), **settings: Any) -> Configuration:
@@ -266,7 +275,7 @@ async def opened(url: str, door: str, configuration: Configuration | None = None
     is_cluster = url.startswith(CLUSTER)
     async with contextlib.AsyncExitStack() as stack:
         other = await stack.enter_async_context(parts(url))
-        root = await other.create(NewKey("root", scopes=("admin",)))
+        root = await other.create(NewKey("root", scopes=("admin",), limits=PLENTY))
         store = Store(connect(url), timeout_s=5.0, is_cluster=is_cluster, clock=CLOCK, observer=observers)
         stack.push_async_callback(store.close)
         made = replace(StoreParts.on(store, CLOCK, observers), hasher=hasher)
@@ -309,14 +318,16 @@ async def _rest(service: KeyService, configuration: Configuration) -> AsyncItera
     address = "{}:{}".format(*listener.getsockname())
     server = HttpServer(rest.build([service], lambda: style, documents={}), listener)
     task = asyncio.create_task(server.run_until_stopped())
+    while not server.started:  # noqa: ASYNC110 - it has no event for it
+        await asyncio.sleep(0.001)
     try:
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
             yield RestClient(http), address
-        await asyncio.sleep(0.005)  # its end is seen: uvicorn would look again only after some time
     finally:
-        server.stop()
-        await task
-        listener.close()
+        task.cancel()  # nothing is under way any more, and uvicorn's own way takes two tenths of a second
+        await asyncio.wait([task])
+        for listening in server.servers:
+            listening.close()
 
 
 _DOORS: Final = {"grpc": _grpc, "rest": _rest}

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from typing import Any, Literal
 
 import pytest
 from argon2 import PasswordHasher
@@ -13,14 +14,11 @@ from authz.adapters.argon2.hasher import MAX_WAITING, PARALLEL, Argon2Hasher
 from authz.ports import OverloadFault
 
 
-CHEAP = {"time_cost": 1, "memory_cost": 8, "parallelism": 1}
-
-
 class Watched(PasswordHasher):
     """argon2id, cheaply; writes down what it was asked, and waits at its gate."""
 
     def __init__(self) -> None:
-        super().__init__(**CHEAP, type=Type.ID)
+        super().__init__(time_cost=1, memory_cost=8, parallelism=1, type=Type.ID)
         self.asked: list[tuple[str, str]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -32,7 +30,7 @@ class Watched(PasswordHasher):
         self._work("hash", "")
         return super().hash(password, salt=salt)
 
-    def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # noqa: A002 - as argon2-cffi calls it
+    def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 - as argon2-cffi calls it
         self._work("verify", str(hash))
         return super().verify(hash, password)
 
@@ -104,7 +102,12 @@ async def test_nobodys_password_is_not_to_be_guessed(watched: tuple[Argon2Hasher
     hasher, inner = watched
     made: list[str] = []
     hash_it = inner.hash
-    inner.hash = lambda password, **_: made.append(str(password)) or hash_it(password)  # type: ignore[method-assign]
+
+    def heard(password: str | bytes, **_: Any) -> str:
+        made.append(str(password))
+        return hash_it(password)
+
+    inner.hash = heard  # type: ignore[method-assign]
 
     await hasher.verify(None, "wrong")
 
@@ -147,7 +150,7 @@ async def test_what_waits_is_bounded(watched: tuple[Argon2Hasher, Watched]) -> N
     with pytest.raises(OverloadFault, match="16 passwords"):
         await hasher.hash("another")
 
-    while inner.at_work < PARALLEL:
+    while inner.at_work < PARALLEL:  # noqa: ASYNC110 - threads of the pool's tell nobody
         await asyncio.sleep(0.001)
     inner.gate.set()
     assert await asyncio.gather(*(one for one in tries if one not in refused)) == [True] * MAX_WAITING

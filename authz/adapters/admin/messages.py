@@ -18,6 +18,7 @@ KEY_FIELDS: Final = frozenset({"workspace", "subject", "state", "name"})
 EVENT_FIELDS: Final = frozenset({"workspace", "key_id", "actor", "action"})
 CHANGEABLE: Final = ("name", "scopes", "limits", "expires_at")
 YEAR_9999_S: Final = 253_402_300_799
+_NO_TIME: Final = frozenset({"", "0", "0s", "0m", "0h", "0d"})
 
 
 def timestamp(us: int | None) -> Timestamp | None:
@@ -77,7 +78,7 @@ def event(told: Event) -> Any:
         id=told.id,
         at=timestamp(told.at_us),
         actor=told.actor,
-        action=told.action.value,
+        action=told.action,
         key_id=told.target,
         workspace=told.workspace,
         request_id=told.request_id,
@@ -123,8 +124,7 @@ def seconds(text: str, field: str) -> int:
 
 def grace_s(text: str) -> int:
     """`0s` is none; so is nothing. Raises: KeyRequestError."""
-    zero = text.rstrip("smhd").strip("0") == "" and text[:1] == "0"
-    return 0 if not text or zero else seconds(text, "grace")
+    return 0 if text in _NO_TIME else seconds(text, "grace")
 
 
 def changes(request: Any) -> KeyChanges:

@@ -1,5 +1,6 @@
 """KeyService: thin; what is done is done by the use cases, and who calls is told by the pipeline."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -78,6 +79,7 @@ class KeyService:
         self._keys = keys
         self._answers = answers
         self._login = login
+        self._doing: set[asyncio.Future[bytes]] = set()
 
     async def authorize(self, call: Call) -> Actor:
         """Raises: RpcError."""
@@ -103,7 +105,9 @@ class KeyService:
         except KeyConflictError as exc:
             raise RpcError(Problem(409, "conflict", f"{_sentence(str(exc))}.")) from exc
         except ForbiddenError as exc:
-            raise RpcError(Problem(403, Reason.INSUFFICIENT_SCOPE.value, f"{_sentence(str(exc))}.")) from exc
+            told = f"{_sentence(str(exc))}."
+            challenge = ("www-authenticate", 'Bearer error="insufficient_scope"')
+            raise RpcError(Problem(403, Reason.INSUFFICIENT_SCOPE.value, told), (challenge,)) from exc
         except StoreFault as fault:
             if self._door is None:
                 raise  # people at the command line are told what it is
@@ -134,9 +138,17 @@ class KeyService:
         return await self._once("RotateKey", request, actor, act)
 
     async def _once(self, method: str, request: Message, actor: Actor, act: Callable[[], Awaitable[bytes]]) -> Message:
+        """To the end, also for a caller who hangs up: who asks again must find the answer."""
         asked = request.SerializeToString(deterministic=True)
-        answer = await self._answers.once((actor.id, method, request.request_id), asked, act)
-        return keys_pb2.KeyWithToken.FromString(answer)
+        doing = asyncio.ensure_future(self._answers.once((actor.id, method, request.request_id), asked, act))
+        self._doing.add(doing)
+        doing.add_done_callback(self._done)
+        return keys_pb2.KeyWithToken.FromString(await asyncio.shield(doing))
+
+    def _done(self, doing: asyncio.Future[bytes]) -> None:
+        self._doing.discard(doing)
+        if not doing.cancelled():
+            doing.exception()  # told to the caller, if one is still there
 
     async def _get(self, request: Message, actor: Actor) -> Message:
         if request.show_token:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.exceptions import VerificationError
 
 from authz.ports import OverloadFault
 
@@ -41,7 +41,7 @@ class Argon2Hasher:
     def _fits(self, password_hash: str, password: str) -> bool:
         try:
             return self._hasher.verify(password_hash, password)
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, ValueError):  # not a hash at all: a ValueError, of several kinds
             return False
 
     async def _run(self, work: Callable[[], T]) -> T:

@@ -51,7 +51,7 @@ class LogObserver:
     def changed(self, event: Event) -> None:
         fields = {
             "actor": event.actor,
-            "action": event.action.value,
+            "action": event.action,
             "key_id": event.target,
             "workspace": event.workspace,
             "before": dict(event.before),
@@ -79,7 +79,7 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         "method": request.method[:_MAX_METHOD],
         "path": redacted(request.path[:_MAX_READ], _MAX_PATH),
         "client": request.client_address,
-        "request_id": request.request_id[:128],
+        "request_id": redacted(request.request_id[:_MAX_READ], 128),
         "duration_ms": round(duration_s * 1000, 3),
     }
     if decision.principal is not None:

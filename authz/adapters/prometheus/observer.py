@@ -101,7 +101,7 @@ class PrometheusObserver:
             self._store_state.labels(name).set(name == state)
 
     def changed(self, event: Event) -> None:
-        self._changes.labels(event.action.value).inc()
+        self._changes.labels(event.action).inc()
 
     def exposition(self) -> tuple[bytes, str]:
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_1_0_0

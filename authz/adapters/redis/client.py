@@ -27,7 +27,7 @@ from authz.ports import Clock, StoreFault, StoreObserver
 
 
 CLUSTER: Final = "redis+cluster"
-MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 96  # records and opaque tokens being read take 64 at most: the ledger always has some
 EMPTY_S: Final = 0.25  # how long an empty store is remembered as such: checks must not ask it one by one
 _ONCE_MORE: Final = 1  # a connection that died while idle is found out by using it
 
@@ -71,6 +71,7 @@ class Store:
         self._clock = clock
         self._observer = observer
         self._breaker = Breaker()
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)  # redis-py's pool fails where it is empty, and does not wait
         self._id: str | None = None
         self._empty_until_s = 0.0
         self._identifying: asyncio.Task[str] | None = None
@@ -81,6 +82,10 @@ class Store:
 
         Raises: StoreFault.
         """
+        async with self._free:
+            return await self._call(operation, command, options)
+
+    async def _call(self, operation: str, command: tuple[Any, ...], options: dict[str, Any]) -> Any:
         start_s = self._clock.monotonic_s()
         if not self._breaker.admits(start_s):
             self._observer.store_called(operation, 0.0, "breaker_open")

@@ -18,6 +18,7 @@ Every name in the store. The partition is the hash tag, so whatever a tenant own
     authz:{P}:a              string: µs                        everything issued up to then is revoked
     authz:{P}:x:SUBJECT      string: µs                        the same for a subject
     authz:{P}:w:WORKSPACE    string: µs                        the same for a workspace
+    authz:{P}:y:WORKSPACE␀SUBJECT  string: µs                  the same for a subject within a workspace
     authz:{P}:g:LIMIT:OWNER  string: buckets                   gone: full
     authz:{Q}:h:DIGEST       string: whose it is               opaque tokens; Q from the digest
     authz:{Q}:u:NAME         string: user id                   names of users; Q from the name
@@ -45,6 +46,11 @@ def name(partition: int, kind: str, rest: str = "") -> str:
 
 def group(partition: int, limit: str, owner: str) -> str:
     return name(partition, "g", f"{limit}:{owner}")
+
+
+def within(partition: int, workspace: str, subject: str) -> str:
+    """No name holds a NUL."""
+    return name(partition, "y", f"{workspace}\0{subject}")
 
 
 def digest(hex64: str) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """Opaque tokens as the check finds them: by their digest, in one read whatever the number of keys, and remembered."""
 
+import asyncio
 from typing import Final
 
 from authz.adapters.redis import keys
@@ -11,7 +12,8 @@ from authz.ports import OverloadFault, StoreFault
 
 
 CACHE_SIZE: Final = 20_000
-MAX_READING: Final = 256  # strangers can make tokens whose checksum fits: they must not queue up without end
+MAX_AT_ONCE: Final = 16  # strangers can make tokens whose checksum fits: they must neither take the connections
+MAX_READING: Final = 256  # nor queue up without end
 
 
 class RedisOpaqueTokens:
@@ -25,6 +27,7 @@ class RedisOpaqueTokens:
         self._peppers = peppers
         self._known: Recent[str, Claims] = Recent(cache_size)
         self._reading = 0
+        self._slots = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def find(self, token: str) -> Claims | None:
         """Raises: StoreFault."""
@@ -35,7 +38,8 @@ class RedisOpaqueTokens:
             raise OverloadFault(f"{MAX_READING} opaque tokens are being looked up")
         self._reading += 1
         try:
-            claims = await self._read(token)
+            async with self._slots:
+                claims = await self._read(token)
         finally:
             self._reading -= 1
         if claims is not None:

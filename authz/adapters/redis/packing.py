@@ -35,6 +35,7 @@ def pack(admission: Admission, partition: int, *, touch: bool = False) -> Packed
         names.append(keys.name(partition, "x", admission.subject))
     if admission.workspace:
         names.append(keys.name(partition, "w", admission.workspace))
+        names.append(keys.within(partition, admission.workspace, admission.subject))
     if touch:
         names.append(keys.name(partition, "l", admission.key_id))
     flags = _SPEND * admission.spend + _SUBJECT * bool(admission.subject) + _WORKSPACE * bool(admission.workspace)

@@ -40,7 +40,8 @@ def encode(record: KeyRecord) -> bytes:
             for one in record.rotations
         ],
     )
-    return message.SerializeToString()
+    encoded: bytes = message.SerializeToString()
+    return encoded + record.unknown
 
 
 def decode(stored: bytes, version: bytes | None, revocation: bytes | None, last_used: bytes | None = None) -> KeyRecord:
@@ -68,9 +69,19 @@ def decode(stored: bytes, version: bytes | None, revocation: bytes | None, last_
                 for one in message.rotations
             ),
             last_used_at_us=int(last_used) if last_used else None,
+            unknown=_unknown(message),
         )
     except (DecodeError, ValueError, OverflowError, struct.error) as exc:
         raise StoreFault("a key's record in the store cannot be read") from exc
+
+
+def _unknown(message: record_pb2.KeyRecord) -> bytes:
+    """What is left once every field that this version knows is taken out."""
+    rest = record_pb2.KeyRecord()
+    rest.CopyFrom(message)
+    for field in record_pb2.KeyRecord.DESCRIPTOR.fields_by_name:
+        rest.ClearField(field)
+    return rest.SerializeToString()
 
 
 def _version(stored: bytes | None, *, is_revoked: bool) -> int:

@@ -20,12 +20,16 @@ MAX_WAITING: Final = 4096
 
 
 class CachedRecords:
-    """Reads marker, version and record in one command, so that they belong together. One load a key at a time."""
+    """
+    Reads marker, version and record in one command, so that they belong together. Whoever asks while a key is being
+    read shares the reading, but for those who ask for it fresh.
+    """
 
     def __init__(self, store: Store, cache_size: int = CACHE_SIZE) -> None:
         self._store = store
         self._known: Recent[tuple[str, str], _Known] = Recent(cache_size)
         self._loading: dict[tuple[str, str], asyncio.Task[KeyRecord | None]] = {}
+        self._loads = 0  # fresh ones included, of which a place may have several
         self._slots = asyncio.Semaphore(MAX_LOADS)
 
     async def find(self, tenant: str, key_id: str, *, fresh: bool = False) -> KeyRecord | None:
@@ -35,8 +39,9 @@ class CachedRecords:
             return known.record
         load = None if fresh else self._loading.get(place)
         if load is None:
-            if len(self._loading) >= MAX_WAITING:
+            if self._loads >= MAX_WAITING:
                 raise OverloadFault(f"{MAX_WAITING} records are waiting to be read")
+            self._loads += 1
             load = asyncio.create_task(self._load(place))
             self._loading[place] = load
             load.add_done_callback(lambda done: self._loaded(place, done))
@@ -61,6 +66,7 @@ class CachedRecords:
         return recordcodec.decode(stored, version, revocation) if stored else None
 
     def _loaded(self, place: tuple[str, str], load: asyncio.Task[KeyRecord | None]) -> None:
+        self._loads -= 1
         if self._loading.get(place) is load:
             del self._loading[place]
         if load.cancelled() or load.exception() is not None:

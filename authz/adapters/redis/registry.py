@@ -9,8 +9,8 @@ from authz.adapters.redis import keys, recordcodec
 from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.listing import Cursor, Entry, newest
 from authz.adapters.redis.opaque import encode_owner
-from authz.adapters.redis.scripts import CHANGE, ISSUE, NOTE, REVOKE, REVOKE_BULK, Script
-from authz.core.event import Action, Event
+from authz.adapters.redis.scripts import CHANGE, ISSUE, NOTE, RETAIN, REVOKE, REVOKE_BULK, Script
+from authz.core.event import Event
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord, tenant_of
 from authz.core.listing import Filter
@@ -28,6 +28,7 @@ from authz.ports import (
 
 SCAN: Final = 5_000  # records looked at for one page
 READ: Final = 500  # records read in one go
+_MEMBERS: Final = ("actor", "action", "target", "workspace", "before", "after", "request_id")
 OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
 
 
@@ -63,6 +64,7 @@ class Records:
             keys.name(at, "a"),
             keys.name(at, "x", record.subject),
             keys.name(at, "w", record.workspace),
+            keys.within(at, record.workspace, record.subject),
             keys.name(at, "r", record.id),
             keys.name(at, kind),
             keys.name(at, "z"),
@@ -84,6 +86,7 @@ class Records:
             keys.name(at, "a"),
             keys.name(at, "x", changed.subject),
             keys.name(at, "w", changed.workspace),
+            keys.within(at, changed.workspace, changed.subject),
             keys.name(at, "r", changed.id),
             keys.name(at, "z"),
         ]
@@ -124,13 +127,14 @@ class Records:
             return records
         names = [keys.name(at, "a")]
         for record in records:
-            names += (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace))
+            within = keys.within(at, record.workspace, record.subject)
+            names += (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace), within)
         try:
             everything, *upto = [int(value or 0) for value in await self.store.call("list", "MGET", *names)]
         except ValueError as exc:
             raise StoreFault("a bulk revocation in the store cannot be read") from exc
-        pairs = zip(upto[::2], upto[1::2], strict=True)
-        return [_revoked_in_bulk(one, max(everything, *pair)) for one, pair in zip(records, pairs, strict=True)]
+        each = zip(upto[::3], upto[1::3], upto[2::3], strict=True)
+        return [_revoked_in_bulk(one, max(everything, *its)) for one, its in zip(records, each, strict=True)]
 
 
 class RedisKeyRegistry:
@@ -169,7 +173,7 @@ class RedisKeyRegistry:
         """Raises: ChangedError; RevokedError; StoreFault."""
         return await self._records.replace(changed, event)
 
-    async def rotate(self, changed: KeyRecord, event: Event) -> KeyRecord:
+    async def rotate(self, record: KeyRecord, changed: KeyRecord, event: Event) -> KeyRecord:
         """*changed* has the new rotation. Raises: ChangedError; RevokedError; StoreFault."""
         await self._bind(changed)
         try:
@@ -178,10 +182,12 @@ class RedisKeyRegistry:
             if digest := changed.current.digest:
                 await self._store.call("reserve", "DEL", keys.digest(digest)[1])
             raise
-        for one in rotated.rotations:
-            if one.digest and one.ends_at_us is not None:
-                outlived_ms = one.ends_at_us // 1000 + OUTLIVED_MS
-                await self._store.call("reserve", "PEXPIREAT", keys.digest(one.digest)[1], outlived_ms)
+        ends = {one.digest: one.ends_at_us for one in rotated.rotations}
+        for one in record.rotations:
+            if one.digest:
+                ends_us = ends.get(one.digest) or rotated.current.issued_at_us
+                name = keys.digest(one.digest)[1]
+                await self._store.call("reserve", "PEXPIREAT", name, ends_us // 1000 + OUTLIVED_MS)
         return rotated
 
     async def read(self, key: str) -> KeyRecord | None:
@@ -257,20 +263,23 @@ class RedisKeyRegistry:
     async def _revoke_everywhere(self, kind: str, who: str, upto_us: int | None, event: Event) -> None:
         told = encode_event(event)
         for at in range(keys.PARTITIONS):
-            await self._revoke_bulk(at, kind, who, upto_us, told)
+            await self._revoke_bulk(at, keys.name(at, kind, who), upto_us, told)
             told = b""
 
-    async def revoke_workspace(self, workspace: str, upto_us: int | None, event: Event) -> None:
+    async def revoke_workspace(self, workspace: str, subject: str, upto_us: int | None, event: Event) -> None:
         at = keys.partition(tenant_of(workspace, ""))
-        await self._revoke_bulk(at, "w", workspace, upto_us, encode_event(event))
+        name = keys.within(at, workspace, subject) if subject else keys.name(at, "w", workspace)
+        await self._revoke_bulk(at, name, upto_us, encode_event(event))
 
-    async def _revoke_bulk(self, at: int, kind: str, who: str, upto_us: int | None, told: bytes) -> None:
-        names = [keys.name(at, "m"), keys.name(at, "i"), keys.name(at, kind, who), keys.name(at, "z")]
+    async def _revoke_bulk(self, at: int, name: str, upto_us: int | None, told: bytes) -> None:
+        names = [keys.name(at, "m"), keys.name(at, "i"), name, keys.name(at, "z")]
         await self._records.run(REVOKE_BULK, names, "" if upto_us is None else str(upto_us), told)
 
-    async def retain(self, record: KeyRecord, sealed: bytes) -> None:
+    async def retain(self, record: KeyRecord, sealed: bytes | None) -> None:
+        """Raises: ChangedError — *record* is no longer what stands; StoreFault."""
         at = keys.partition(tenant_of(record.workspace, record.subject))
-        await self._store.call("retain", "SET", keys.name(at, "e", record.id), sealed)
+        names = [keys.name(at, kind, record.id) for kind in "ve"]
+        await self._records.run(RETAIN, [keys.name(at, "m"), *names], str(record.version), sealed or b"")
 
     async def retained(self, record: KeyRecord) -> bytes | None:
         at = keys.partition(tenant_of(record.workspace, record.subject))
@@ -338,24 +347,16 @@ def _cursor(token: str, question: str) -> Cursor | None:
 
 
 def encode_event(event: Event) -> bytes:
-    told = {
-        "actor": event.actor,
-        "action": event.action,
-        "target": event.target,
-        "workspace": event.workspace,
-        "before": dict(event.before),
-        "after": dict(event.after),
-        "request_id": event.request_id,
-    }
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    told = {name: getattr(event, name) for name in _MEMBERS}
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"), default=dict).encode()
 
 
 def _decode_event(entry: Entry) -> Event:
     """`entry.id`, and its partition: two partitions may write at the same moment."""
     try:
         told = json.loads(entry.value)
-        told["action"] = Action(told["action"])
-        return Event(**told, id=f"{entry.id.decode()}-{entry.partition}", at_us=entry.at[0] * 1000)
+        known = {name: told[name] for name in _MEMBERS if name in told}  # a later version may tell more
+        return Event(**known, id=f"{entry.id.decode()}-{entry.partition}", at_us=entry.at[0] * 1000)
     except (ValueError, TypeError, KeyError) as exc:
         raise StoreFault("an event in the store cannot be read") from exc
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from authz.adapters.redis import keys
 from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.registry import Records
+from authz.adapters.redis.scripts import TAKE
 from authz.core.event import Event
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord
-from authz.ports import NameTakenError
+from authz.ports import ChangedError, NameTakenError
 
 
 class RedisUserRegistry:
@@ -31,11 +32,29 @@ class RedisUserRegistry:
         """Raises: NameTakenError; StoreFault."""
         await self._store.initialise()
         _, name = keys.user(record.name)
-        if not await self._store.call("user", "SET", name, record.id, "NX"):
-            if await self.find(record.name) is not None:
-                raise NameTakenError
-            await self._store.call("user", "SET", name, record.id)
-        return await self._records.issue(record, "n", event, password_hash)
+        try:
+            if not await self._store.call("user", "SET", name, record.id, "NX"):
+                await self._take_over(record)
+            return await self._records.issue(record, "n", event, password_hash)
+        except ChangedError as exc:
+            raise NameTakenError from exc
+
+    async def _take_over(self, record: KeyRecord) -> None:
+        """
+        A name whose holder was removed, or is not there yet: whoever is putting it in at this moment is kept from it.
+
+        Raises: NameTakenError; ChangedError — somebody else was faster.
+        """
+        if await self.find(record.name) is not None:
+            raise NameTakenError
+        at, name = keys.user(record.name)
+        holder = (await self._store.call("user", "GET", name) or b"").decode()
+        at_home = partition_of(holder)
+        if at_home is not None:  # its `issue` will find that there is a version, and give up
+            await self._store.call("user", "SET", keys.name(at_home, "v", holder), "-1", "NX")
+        if await self.find(record.name) is not None:
+            raise NameTakenError
+        await self._records.run(TAKE, [keys.name(at, "m"), name], holder, record.id)
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
         at, reserved = keys.user(name)
@@ -50,7 +69,7 @@ class RedisUserRegistry:
         password_hash = await self._store.call("user", "GET", keys.name(at_home, "p", user_id.decode()))
         if not records or records[0].version < 0 or password_hash is None or records[0].name != name:
             return None
-        return records[0], password_hash.decode()
+        return records[0], password_hash.decode("utf-8", "replace")
 
     async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
         """Raises: ChangedError; RevokedError; StoreFault."""

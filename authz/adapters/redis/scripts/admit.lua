@@ -8,14 +8,15 @@
 --          a   everything revoked up to           string: µs; missing = never
 --          x   subject revoked up to              string: µs; missing = never      (only if flag 2)
 --          w   workspace revoked up to            string: µs; missing = never      (only if flag 4)
+--          y   … its subject revoked up to        string: µs; missing = never      (only if flag 4)
 --          l   last used                          string: µs; written if admitted  (only if flag 8)
 --          g…  one per group of buckets           string: 32 bytes a bucket (`state` below); missing = all full
 -- ARGV[1] id the store must have
 -- ARGV[2] the checks, concatenated; each, little-endian:
---          B flags: 1 spend (else only look), 2 x present, 4 w present, 8 l present
+--          B flags: 1 spend (else only look), 2 x present, 4 w and y present, 8 l present
 --          B number of groups
 --          d version the caller knows; 0 = the caller knows of no record
---          d issued (µs; compared with a, x and w)   d token is dead from (µs; 0 = never)
+--          d issued (µs; compared with a, x, w and y)   d token is dead from (µs; 0 = never)
 --          each group: B number of buckets (always the same for a key); each bucket: I4 capacity (units), I4 period (s),
 --          I4 cost (units); capacity 0 = no limit in this place
 -- Returns one flat array of whole numbers: the store's clock (µs), then for each check:
@@ -56,9 +57,9 @@ while pos <= size do
     v = tonumber(v)
     if not v or v ~= v then status = 8 elseif v < 0 then status = 3 elseif v ~= version then status = 2 end
   elseif version ~= 0 then status = 5 end
-  local bulk = k + 2                            -- a, then x and w where present
+  local bulk = k + 2                            -- a, then x, w and y where present
   if flags % 4 >= 2 then bulk = bulk + 1 end
-  if flags % 8 >= 4 then bulk = bulk + 1 end
+  if flags % 8 >= 4 then bulk = bulk + 2 end
   for i = k + 2, bulk do
     local upto = read[i]
     if upto and status == 0 then

@@ -1,5 +1,6 @@
 #!lua
--- revoke_bulk: everything of a subject, of a workspace, or everything, issued up to a moment, in one partition.
+-- revoke_bulk: everything of a subject (in a workspace), of a workspace, or everything, issued up to a moment, in one
+-- partition.
 --
 -- KEYS[1] marker   [2] latest `issued` of the partition   [3] bulk revocation (µs)   [4] events
 -- ARGV[1] id the store must have   [2] the moment (µs); empty: now   [3] event; empty: it is told elsewhere
