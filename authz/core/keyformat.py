@@ -100,7 +100,7 @@ def parse_token(credential: Credential, prefix: str) -> str | OpaqueToken | Refu
     value = credential.value
     if value.startswith(prefix):
         rest = value.removeprefix(prefix)
-        bare = rest.rstrip(".")  # a full stop that was copied along makes no JWT
+        bare = rest.rstrip(".") if len(rest) > OPAQUE_CHARS else rest  # a full stop that was copied along makes no JWT
         if bare and "." not in bare and not (bare.startswith("eyJ") and len(bare) != OPAQUE_CHARS):
             return _checked_opaque(value, rest)
         return _checked_shape(rest)

@@ -265,7 +265,8 @@ async def test_a_caller_bound_to_a_workspace_sees_that_alone(made: Parts) -> Non
     bound = Actor("key_x", workspace="acme", scopes=("admin",))
 
     assert flat(await pages(made, 3, actor=bound)) == newest_id(mine)
-    assert flat(await pages(made, 3, 'workspace=""', actor=bound)) == newest_id(mine)
+    with pytest.raises(ForbiddenError):
+        await pages(made, 3, 'workspace=""', actor=bound)
     with pytest.raises(ForbiddenError):
         await pages(made, 3, "workspace=umbrella", actor=bound)
     seen = await event_pages(made, 3, actor=bound)
@@ -355,7 +356,7 @@ async def test_filters_of_events(made: Parts, monkeypatch: pytest.MonkeyPatch) -
     await made.admin.revoke(mine.id, "done", Actor("usr_x"))
 
     def told(events: list[Event]) -> list[str]:
-        return [event.action.value for event in events]
+        return [str(event.action) for event in events]
 
     assert told(await event_pages(made, 2, {"key_id": mine.id})) == ["revoke", "rotate", "create"]
     assert told(await event_pages(made, 2, {"actor": "usr_x"})) == ["revoke"]
@@ -407,4 +408,4 @@ async def test_an_event_of_a_later_version_does_not_end_the_list(valkey_events: 
     """Two versions share a store while one replaces the other, or after going back."""
     await valkey_events.store.call("test", "XADD", keys.name(3, "z"), "*", "e", told)
 
-    assert "create" in {event.action.value for event in await event_pages(valkey_events, 5)}
+    assert "create" in {str(event.action) for event in await event_pages(valkey_events, 5)}

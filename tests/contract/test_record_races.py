@@ -80,7 +80,7 @@ async def events_of(made: Parts, key_id: str) -> list[Event]:
 
 
 def actions(events: list[Event]) -> list[str]:
-    return [event.action.value for event in events]
+    return [str(event.action) for event in events]
 
 
 @pytest.mark.parametrize("kind", ["jwt", "opaque"])
