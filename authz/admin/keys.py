@@ -168,7 +168,7 @@ class KeyAdmin:
             raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
         known = self.scopes.names | {ADMIN}
         if not known.issuperset(scopes):  # what was sent is not repeated: people paste keys into the wrong field
-            raise KeyRequestError("scopes", f"one is not known; known: {', '.join(sorted(known))}")
+            raise KeyRequestError("scopes", f"unknown scope; known: {', '.join(sorted(known))}")
 
     def _draw(self, new: NewKey) -> tuple[KeyRecord, str]:
         """A fresh record, and its token if that is opaque."""
@@ -536,7 +536,7 @@ def check_name(what: str, value: str) -> None:
 
 def _check_limits(limits: Mapping[str, Limit]) -> None:
     if not set(UNITS).issuperset(limits):
-        raise KeyRequestError("limits", f"a unit is not known; known: {', '.join(UNITS)}")
+        raise KeyRequestError("limits", f"unknown unit; known: {', '.join(UNITS)}")
 
 
 def _check_reason(reason: str) -> None:

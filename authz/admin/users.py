@@ -75,7 +75,7 @@ class UserAdmin:
             raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
         known = self.scopes.names | {ADMIN}
         if not known.issuperset(scopes):
-            raise KeyRequestError("scopes", f"one is not known; known: {', '.join(sorted(known))}")
+            raise KeyRequestError("scopes", f"unknown scope; known: {', '.join(sorted(known))}")
 
     async def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD_CHARS or len(password.encode()) > MAX_PASSWORD_BYTES:

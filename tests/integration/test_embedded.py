@@ -24,7 +24,7 @@ def environ(folder: Path) -> dict[str, str]:
 
 def serve(folder: Path) -> tuple[Process, int]:
     metrics = free_port()
-    listening = {f"AUTHZ_LISTEN__{name}": f"127.0.0.1:{free_port()}" for name in ("AUTHZ", "GRPC")}
+    listening = {f"AUTHZ_LISTEN__{name}": f"127.0.0.1:{free_port()}" for name in ("AUTHZ", "GRPC", "HTTP")}
     listening["AUTHZ_LISTEN__METRICS"] = f"127.0.0.1:{metrics}"
     command = [sys.executable, "-m", "authz", "serve"]
     return Process("authz", command, folder / f"{metrics}.log", environ(folder) | listening), metrics

@@ -33,11 +33,12 @@ class Sidecar:
     """One `authz serve`, its ports, and what it says."""
 
     def __init__(self, folder: Path, store: str, **extra: str) -> None:
-        self.ports = {name: free_port() for name in ("authz", "grpc", "metrics")}
+        self.ports = {name: free_port() for name in ("authz", "grpc", "http", "metrics")}
         self.environ = base_environ(
             AUTHZ_STORE__URL=store,
             AUTHZ_LISTEN__AUTHZ=f"127.0.0.1:{self.ports['authz']}",
             AUTHZ_LISTEN__GRPC=f"127.0.0.1:{self.ports['grpc']}",
+            AUTHZ_LISTEN__HTTP=f"127.0.0.1:{self.ports['http']}",
             AUTHZ_LISTEN__METRICS=f"127.0.0.1:{self.ports['metrics']}",
         )
         self.environ |= extra

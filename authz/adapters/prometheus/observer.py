@@ -59,7 +59,7 @@ class PrometheusObserver:
             "authz_store_batch_checks", "Checks in one call to the store.", buckets=(1, 2, 4, 8, 12, 16), registry=r
         )
         self._store_state = Gauge("authz_store_state", "1 for the state the store is in.", ["state"], registry=r)
-        self._changes = Counter("authz_key_changes", "Changes of keys and users made here.", ["action"], registry=r)
+        self._changes = Counter("authz_admin_changes", "Changes of keys and users made here.", ["action"], registry=r)
         self._generation = Gauge("authz_config_generation", "Configurations accepted since the start.", registry=r)
         self._refused_reloads = Counter(
             "authz_config_reloads_refused", "Configurations that had a fault; the one before serves on.", registry=r
