@@ -28,6 +28,7 @@ from authz.adapters.redis.users import RedisUserRegistry
 from authz.admin.actor import ADMIN
 from authz.admin.answers import Answers
 from authz.admin.keys import KeyAdmin
+from authz.admin.retention import Retention
 from authz.admin.users import Login, UserAdmin
 from authz.core.claims import ClaimsPolicy
 from authz.core.decision import Decision
@@ -123,15 +124,16 @@ def peppers(configuration: Configuration) -> Peppers:
 def key_admin(configuration: Configuration, store: Store, observer: AuditObserver) -> KeyAdmin:
     """Without secrets (*configuration* was loaded so): reading and revoking work, making tokens does not."""
     keys, secrets = configuration.settings.keys, configuration.keyring_secrets
+    registry = RedisKeyRegistry(store)
     return KeyAdmin(
-        registry=RedisKeyRegistry(store),
+        registry=registry,
         signer=JwtSigner(keyring(configuration), keys.audience) if secrets else _NoSigner(),
         peppers=peppers(configuration),
         prefix=keys.prefix,
         kind=keys.kind,
         scopes=ScopeTable(dict(configuration.settings.scopes)),
         observer=observer,
-        vault=AesVault(secrets, "retained token") if keys.retain_token and secrets else None,
+        kept=Retention(registry, AesVault(secrets, "retained token") if keys.retain_token and secrets else None),
         foreign=not keys.require_record,
     )
 
@@ -236,8 +238,8 @@ def key_service(configuration: Configuration, parts: StoreParts, clock: Clock, o
         ledger=parts.ledger,
         signer=JwtSigner(keyring(configuration), settings.login.audience, SESSION_TYPE),
         lifetime_s=settings.login.lifetime // 1000,
-        per_user=settings.login.limits.get("per_user"),
-        per_address=settings.login.limits.get("per_address"),
+        per_user=settings.login.limits.per_user,
+        per_address=settings.login.limits.per_address,
     )
     answers = Answers(keys.registry, AesVault(configuration.keyring_secrets, "remembered answer"))
     return KeyService(door=door, keys=keys, answers=answers, login=login)

@@ -5,7 +5,7 @@ The request's one page: how a check is decided, step by step.
 
 Local judgement comes first and costs the store nothing; one atomic step then tells revocation and key state, and spends
 only if everything else passed. The answer follows the order of the steps, so a revoked key is told that it is revoked
-before anything is said about scopes. The decision starts as a refusal; an `Allow` is made in two places, both below.
+before anything is said about scopes. The decision starts as a refusal; an `Allow` is made in three places, all below.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,6 @@ class CredentialRules:
     refuse_in_query: frozenset[str]
     prefix: str
     require_record: bool
-    leeway_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +203,13 @@ class Authorizer:
             spend=spend and judged.denied is None,
         )
 
-    def _dead_us(self, presented: Presented) -> int:
-        """From when on the credential is dead, by the store's clock; 0: never. A grace time has no leeway."""
+    @staticmethod
+    def _dead_us(presented: Presented) -> int:
+        """From when on the credential is dead, by the store's clock, which needs no leeway; 0: never."""
         record, token = presented.record, presented.token
         ends = []
         if record is not None and record.expires_at_us is not None:
-            ends.append(record.expires_at_us + self._rules.leeway_us)
+            ends.append(record.expires_at_us)
         if token is not None and token.ends_at_us is not None:
             ends.append(token.ends_at_us)
         return min(ends, default=0)

@@ -137,7 +137,11 @@ class KeyRegistry(Protocol):
     """Records as those who manage keys see them; never cached. Each change writes its event with it, or is not made."""
 
     async def create(self, draft: KeyDraft, event: Event) -> KeyRecord:
-        """Marks a store that was never used as ours. Raises: PrefixTakenError; StoreFault."""
+        """
+        Marks a store that was never used as ours. A draft that was made already is read, and not made twice.
+
+        Raises: PrefixTakenError; StoreFault.
+        """
         ...
 
     async def read(self, key: str) -> KeyRecord | None:
@@ -194,6 +198,9 @@ class KeyRegistry(Protocol):
         """The store's clock."""
         ...
 
+    @property
+    def partitions(self) -> int: ...
+
     def partition(self, tenant: str) -> int: ...
 
 
@@ -217,6 +224,9 @@ class UserRegistry(Protocol):
     async def remove(self, record: KeyRecord, event: Event) -> None: ...
 
     async def now_us(self) -> int: ...
+
+    @property
+    def partitions(self) -> int: ...
 
     def partition(self, tenant: str) -> int: ...
 

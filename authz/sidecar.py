@@ -41,6 +41,7 @@ from authz.settings.model import Listener
 
 
 PROBE_S: Final = 1.0
+REWRAP_AGAIN_S: Final = 60.0
 GRACE_S: Final = 10.0
 IDLE_S: Final = 0.2
 LAME_DUCK_S: Final = 5.0
@@ -64,6 +65,7 @@ class Sidecar:
         self._load = load
         self._configuration = load()
         self._watched = watched
+        self._stamp = _stamp(watched)  # of the file as it was read last
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._store_state = "unknown"
@@ -155,6 +157,7 @@ class Sidecar:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
         if self._handler is None or self._service is None:
             return  # still starting, with the configuration as it is
+        self._stamp = _stamp(self._watched)
         try:
             fresh = self._load()
             pipeline = authorizer(fresh, self._parts, self._clock)
@@ -205,13 +208,20 @@ class Sidecar:
             task.add_done_callback(self._rewrapping.discard)
 
     async def _rewrap(self, configuration: Configuration) -> None:
-        try:
-            wrapped = await key_admin(configuration, self._parts.store, self._observers).rewrap()
-        except StoreFault as fault:
-            _log.warning("retained tokens were not sealed anew: %s", fault)
+        """Until it is done: the old secret may go once the log says so."""
+        kept = key_admin(configuration, self._parts.store, self._observers).kept
+        wait_s, wrapped = PROBE_S, 0
+        while configuration is self._configuration:
+            try:
+                wrapped += await kept.rewrap()
+            except StoreFault as fault:
+                _log.log(logging.DEBUG, "retained tokens are not all sealed anew yet: %s", fault)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, REWRAP_AGAIN_S)
+                continue
+            told = {"tokens": wrapped}
+            _log.info("every retained token is sealed under the keyring's first secret", extra={"fields": told})
             return
-        if wrapped:
-            _log.info("retained tokens were sealed anew", extra={"fields": {"tokens": wrapped}})
 
     def _grpc_servers(
         self, settings: Settings, handler: CheckHandler, service: Replaceable[Actor]
@@ -251,12 +261,10 @@ class Sidecar:
 
     async def _watch_file(self) -> None:
         """Reload when the file has changed; a ConfigMap's is a link to a link, so the end of the chain counts."""
-        before = _stamp(self._watched)
         while self._watched is not None:
             await asyncio.sleep(PROBE_S)
             now = _stamp(self._watched)
-            if now is not None and now != before:
-                before = now
+            if now is not None and now != self._stamp:
                 self.reload()
 
     def _tell_start(self, settings: Settings) -> None:

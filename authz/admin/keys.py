@@ -2,16 +2,25 @@
 
 import secrets
 import string
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from authz.admin.actor import ADMIN, Actor, ForbiddenError
-from authz.core.bucket import Limit
+from authz.admin.retention import Retention
+from authz.core.bucket import US, Limit
 from authz.core.claims import MAX_SCOPES, is_name
 from authz.core.event import Action, Event
-from authz.core.keyformat import BASE62, SECRET_CHARS, opaque_token, record_id, token_id
+from authz.core.keyformat import (
+    BASE62,
+    SECRET_CHARS,
+    display_prefix,
+    opaque_token,
+    partition_of,
+    record_id,
+    split_token_id,
+    token_id,
+)
 from authz.core.keyrecord import KeyRecord, KeyState, Rotation, tenant_of
 from authz.core.listing import Filter
 from authz.core.pepper import Peppers
@@ -28,7 +37,6 @@ from authz.ports import (
     PrefixTakenError,
     RevokedError,
     Signer,
-    Vault,
 )
 
 
@@ -37,7 +45,6 @@ MAX_GRACE_S: Final = 365 * 86_400
 MAX_TOKENS: Final = 8  # of one key that live at the same time
 UNITS: Final = ("requests", "tokens")
 KINDS: Final = ("jwt", "opaque")
-US: Final = 1_000_000
 _ALPHABET: Final = string.digits + string.ascii_lowercase
 _DRAWS: Final = 8  # of display prefixes: 2**32 of them, so one is taken rarely
 _ATTEMPTS: Final = 8  # at a change while others change the same key
@@ -102,12 +109,37 @@ class IssuedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Everything:
+    """What a bulk revocation is about. `issued_before_us` None: up to now."""
+
+    subject: str = ""
+    workspace: str = ""
+    issued_before_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """
+    What is random about a new token, drawn before anything is done: done again with the same, it is the same token.
+
+    Args:
+        id: Of a new key; empty: the key is there already.
+        number: Of the rotation.
+        token: If it is opaque; a JWT is signed from its record.
+    """
+
+    id: str
+    number: int
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyAdmin:
     """
     Args:
         prefix, kind: Of new tokens.
         scopes: The configuration's.
-        vault: Keeps tokens that can be shown again; None: none is kept.
+        kept: Tokens that can be shown again.
         foreign: Tokens without a record are accepted here (`require_record` off), so they can be revoked as well.
     """
 
@@ -118,36 +150,41 @@ class KeyAdmin:
     kind: str
     scopes: ScopeTable
     observer: AuditObserver
-    vault: Vault | None = None
+    kept: Retention
     foreign: bool = False
 
-    async def create(self, new: NewKey, actor: Actor) -> IssuedKey:
-        """Raises: KeyRequestError; ForbiddenError; StoreFault."""
+    def draw(self, new: NewKey, actor: Actor) -> Drawn:
+        """What `create` will make. Raises: ForbiddenError."""
+        workspace = actor.workspace_for(new.workspace)
+        made = draw_id("key", workspace, new.subject, self.registry.partition, self.registry.partitions)
+        return Drawn(made, 0, self._opaque_token() if (new.kind or self.kind) == "opaque" else "")
+
+    async def create(self, new: NewKey, actor: Actor, drawn: Drawn | None = None) -> IssuedKey:
+        """
+        A new key. *drawn*: it may have been tried with this before, and is then finished, and not made twice.
+
+        Raises: KeyRequestError; ForbiddenError; StoreFault.
+        """
         new = replace(new, workspace=actor.workspace_for(new.workspace), kind=new.kind or self.kind)
         self._check(new, actor)
-        for _ in range(_DRAWS):
-            drawn, token = self._draw(new)
+        for draw in range(_DRAWS):
+            fresh = self.draw(new, actor) if drawn is None or draw else drawn
+            record = self._drafted(new, fresh)
             lifetime = {"expires_in": f"{new.lifetime_s}s"} if new.lifetime_s else {}
-            event = _event(actor, Action.CREATE, drawn, after={**described(drawn), **lifetime})
+            event = _event(actor, Action.CREATE, record, after={**described(record), **lifetime})
             try:
-                record = await self.registry.create(KeyDraft(drawn, new.lifetime_s), event)
+                record = await self.registry.create(KeyDraft(record, new.lifetime_s), event)
             except PrefixTakenError:
                 continue
             self.observer.changed(event)
-            return await self._issued(record, token)
+            return await self._issued(record, fresh.token)
         raise KeyRequestError("name", "no free key id was found, try again")
 
     async def _issued(self, record: KeyRecord, token: str) -> IssuedKey:
         """*token* empty: a JWT, which is made now that the store has told when it was issued."""
         token = token or self.prefix + self.signer.sign(_jwt(record))
-        if self.vault is not None:
-            await self._retain(record, self.vault.seal(token.encode(), _about(record)))
+        await self.kept.keep(record, token)
         return IssuedKey(record, token)
-
-    async def _retain(self, record: KeyRecord, sealed: bytes | None) -> None:
-        """Of a key that was rotated or revoked meanwhile, what is newer stays."""
-        with suppress(ChangedError):
-            await self.registry.retain(record, sealed)
 
     def _check(self, new: NewKey, actor: Actor) -> None:
         for what, value in (("name", new.name), ("subject", new.subject), ("workspace", new.workspace)):
@@ -157,39 +194,25 @@ class KeyAdmin:
             raise KeyRequestError("kind", f"must be one of {', '.join(KINDS)}")
         if new.kind == "opaque" and not self.peppers.secrets:
             raise KeyRequestError("kind", "opaque keys need a pepper: set keys.pepper (AUTHZ_PEPPER)")
-        self._check_scopes(new.scopes)
+        check_scopes(new.scopes, self.scopes)
         actor.check_grant(new.scopes, self.scopes)
         _check_limits(new.limits)
         if new.lifetime_s is not None and not 0 < new.lifetime_s <= MAX_LIFETIME_S:
             raise KeyRequestError("expires_in", "must be above zero and at most 100 years")
 
-    def _check_scopes(self, scopes: Sequence[str]) -> None:
-        if len(set(scopes)) > MAX_SCOPES:
-            raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
-        known = self.scopes.names | {ADMIN}
-        if not known.issuperset(scopes):  # what was sent is not repeated: people paste keys into the wrong field
-            raise KeyRequestError("scopes", f"unknown scope; known: {', '.join(sorted(known))}")
-
-    def _draw(self, new: NewKey) -> tuple[KeyRecord, str]:
-        """A fresh record, and its token if that is opaque."""
-        display, made, subject = draw_id("key", new.workspace, new.subject, self.registry.partition)
-        token = ""
-        rotations: tuple[Rotation, ...] = ()
-        if new.kind == "opaque":
-            token = self._opaque_token()
-            rotations = (Rotation(0, 0, digest=self.peppers.digests(token)[0]),)
-        record = KeyRecord(
-            id=made,
+    def _drafted(self, new: NewKey, drawn: Drawn) -> KeyRecord:
+        digest = self.peppers.digests(drawn.token)[0] if drawn.token else ""
+        return KeyRecord(
+            id=drawn.id,
             name=new.name,
             kind=new.kind,
-            prefix=self.prefix + display,
-            subject=subject,
+            prefix=display_prefix(self.prefix, drawn.id) or "",
+            subject=new.subject or drawn.id,
             workspace=new.workspace,
             scopes=tuple(dict.fromkeys(new.scopes)),
             limits=dict(new.limits),
-            rotations=rotations,
+            rotations=(Rotation(0, 0, digest=digest),) if digest else (),
         )
-        return record, token
 
     def _opaque_token(self) -> str:
         return opaque_token(self.prefix, "".join(secrets.choice(BASE62) for _ in range(SECRET_CHARS)))
@@ -205,43 +228,17 @@ class KeyAdmin:
         """The current token again. Raises: NoSuchKeyError; KeyConflictError; ForbiddenError; StoreFault."""
         record = await self.show(key, actor)
         actor.check_grant(record.scopes, self.scopes)
-        if self.vault is None:
+        if self.kept.vault is None:
             raise KeyConflictError("tokens are not kept: keys.retain_token is off")
         if record.state(await self.registry.now_us()) is KeyState.REVOKED:
             raise KeyConflictError("the key is revoked")
-        sealed = await self.registry.retained(record)
-        token = self.vault.unseal(sealed, _about(record)) if sealed else None
-        if sealed is None or token is None:
+        token = await self.kept.show(record)
+        if token is None:
             raise KeyConflictError("the token of this key was not kept, or under a secret that the keyring has no more")
-        if not self.vault.is_current(sealed):
-            await self._retain(record, self.vault.seal(token, _about(record)))
         event = _event(actor, Action.SHOW_TOKEN, record)
         await self.registry.note(event, tenant_of(record.workspace, record.subject))
         self.observer.changed(event)
-        return IssuedKey(record, token.decode())
-
-    async def rewrap(self) -> int:
-        """
-        Seal every retained token under the keyring's first secret, and let those of revoked keys go; how many were
-        sealed anew. Raises: StoreFault.
-        """
-        wrapped, token = 0, ""
-        while self.vault is not None:
-            page = await self.registry.page(Filter({}), _PAGE, token)
-            for record in page.records:
-                sealed = await self.registry.retained(record)
-                if sealed is not None and record.state(page.now_us) is KeyState.REVOKED:
-                    await self._retain(record, None)
-                    continue
-                if sealed is None or self.vault.is_current(sealed):
-                    continue
-                if (kept := self.vault.unseal(sealed, _about(record))) is not None:
-                    await self._retain(record, self.vault.seal(kept, _about(record)))
-                    wrapped += 1
-            token = page.next_token
-            if not token:
-                break
-        return wrapped
+        return IssuedKey(record, token)
 
     async def page(self, wanted: Filter, size: int, token: str, actor: Actor) -> KeyPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
@@ -277,8 +274,10 @@ class KeyAdmin:
             check_name("name", values["name"])
         if "scopes" in values:
             values["scopes"] = tuple(dict.fromkeys(values["scopes"]))
-            self._check_scopes(values["scopes"])
+            check_scopes(values["scopes"], self.scopes)
             actor.check_grant(tuple(scope for scope in values["scopes"] if scope not in record.scopes), self.scopes)
+        if "expires_at_us" in values:
+            actor.check_grant(record.scopes, self.scopes)  # it may bring an expired key back
         if "limits" in values:
             _check_limits(values["limits"])
         ends_us = values.get("expires_at_us")
@@ -286,9 +285,16 @@ class KeyAdmin:
             raise KeyRequestError("expires_at", "must be ahead, by at most 100 years; to end a key now, revoke it")
         return replace(record, **values)
 
-    async def rotate(self, key: str, grace_s: int, actor: Actor) -> IssuedKey:
+    async def draw_rotation(self, key: str, actor: Actor) -> Drawn:
+        """What `rotate` will make. Raises: NoSuchKeyError; StoreFault."""
+        record = await self.show(key, actor)
+        token = self._opaque_token() if record.kind == "opaque" else ""
+        return Drawn("", record.current.number + 1, token)
+
+    async def rotate(self, key: str, grace_s: int, actor: Actor, drawn: Drawn | None = None) -> IssuedKey:
         """
         A new token under the same id. No earlier token lives longer than *grace_s*, nor than it was promised before.
+        *drawn*: it may have been tried with this before, and is then finished, and not done twice.
 
         Raises: NoSuchKeyError; KeyRequestError; KeyConflictError; ForbiddenError; StoreFault.
         """
@@ -300,7 +306,9 @@ class KeyAdmin:
             now_us = await self.registry.now_us()
             if (state := record.state(now_us)) is not KeyState.ACTIVE:
                 raise KeyConflictError(f"the key is {state}: it cannot be rotated")
-            rotated, token = self._rotated(record, now_us, grace_s)
+            if drawn is not None and record.current.number >= drawn.number:
+                return await self._rotated_before(record, drawn)
+            rotated, token = self._rotated(record, now_us, grace_s, drawn.token if drawn else "")
             after = {"rotation": rotated.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
             event = _event(actor, Action.ROTATE, record, {"rotation": record.current.number}, after)
             try:
@@ -313,7 +321,14 @@ class KeyAdmin:
             return await self._issued(rotated, token)
         raise KeyConflictError("others keep changing the key: try again")
 
-    def _rotated(self, record: KeyRecord, now_us: int, grace_s: int) -> tuple[KeyRecord, str]:
+    async def _rotated_before(self, record: KeyRecord, drawn: Drawn) -> IssuedKey:
+        """The first try was done, though nobody was told; or somebody else has rotated the key meanwhile."""
+        digest = self._digest(drawn.token) if drawn.token else ""
+        if record.current.number != drawn.number or record.current.digest != digest:
+            raise KeyConflictError("the key was rotated by somebody else meanwhile")
+        return await self._issued(record, drawn.token)
+
+    def _rotated(self, record: KeyRecord, now_us: int, grace_s: int, token: str) -> tuple[KeyRecord, str]:
         ends_us = now_us + grace_s * US
         earlier = [
             replace(one, ends_at_us=min(ends_us, one.ends_at_us or ends_us))
@@ -324,11 +339,12 @@ class KeyAdmin:
             raise KeyConflictError(
                 f"{len(alive)} earlier tokens of the key are still alive: rotate with a shorter grace"
             )
-        token, digest = "", ""
+        digest = ""
         if record.kind == "opaque":
-            token = self._opaque_token()
+            token = token or self._opaque_token()
             digest = self._digest(token)
-        return replace(record, rotations=(*alive, Rotation(record.current.number + 1, now_us, digest=digest))), token
+        newest = Rotation(record.current.number + 1, now_us, digest=digest)
+        return replace(record, rotations=(*alive, newest)), token
 
     def _digest(self, token: str) -> str:
         if not self.peppers.secrets:
@@ -349,6 +365,7 @@ class KeyAdmin:
                 raise
             return await self._revoke_foreign(key, reason, actor), [f"no key has the id {key}: its jti is revoked"]
         if record.revoked_at_us is not None:
+            await self.kept.forget(record)
             return record, []
         event = _event(actor, Action.REVOKE, record, after={"reason": reason})
         await self.registry.revoke(record.id, reason, event)
@@ -357,8 +374,9 @@ class KeyAdmin:
 
     def _is_foreign(self, key: str, actor: Actor) -> bool:
         """The `jti` of a token from elsewhere, and not a key's id, prefix or token mistyped."""
-        ours = key.startswith(("key_", "usr_", self.prefix)) or len(key) > 64 or "eyJ" in key
-        return self.foreign and not actor.workspace and not ours and is_name(key)
+        ours = partition_of(split_token_id(key)[0]) is not None or key.startswith(self.prefix)
+        is_token = len(key) > 64 or "eyJ" in key
+        return self.foreign and not actor.workspace and not ours and not is_token and is_name(key)
 
     async def _revoke_foreign(self, jti: str, reason: str, actor: Actor) -> KeyRecord:
         event = Event(actor.id, Action.REVOKE, jti, after={"reason": reason}, request_id=actor.request_id)
@@ -414,14 +432,10 @@ class KeyAdmin:
         covered, complete = await self._covered(wanted, now_us)
         warnings = [] if complete else ["there are too many keys to count them all: it covers at least so many"]
         if not dry_run:
-            await self._forget_tokens(covered)
+            for record in covered:
+                await self.kept.forget(record)
             warnings += await self._consequences_of_all(covered)
         return len(covered), warnings
-
-    async def _forget_tokens(self, covered: Sequence[KeyRecord]) -> None:
-        if self.vault is not None:
-            for record in covered:
-                await self._retain(record, None)
 
     async def _consequences_of_all(self, covered: Sequence[KeyRecord]) -> list[str]:
         admins = {one.workspace: one for one in covered if self.scopes.covers(one.scopes, (ADMIN,))}
@@ -463,28 +477,19 @@ class KeyAdmin:
         return await self.registry.events(_within(wanted, actor), size, token)
 
 
-@dataclass(frozen=True, slots=True)
-class Everything:
-    """What a bulk revocation is about. `issued_before_us` None: up to now."""
-
-    subject: str = ""
-    workspace: str = ""
-    issued_before_us: int | None = None
-
-
-def draw_id(kind: str, workspace: str, subject: str, partition_of: Any) -> tuple[str, str, str]:
+def draw_id(kind: str, workspace: str, subject: str, partition_of_tenant: Callable[[str], int], partitions: int) -> str:
     """
-    (display, id, subject) of a fresh record: its id names its tenant's partition, and may be that tenant itself: drawn
-    until it fits. *partition_of*: the registry's.
+    A fresh id that names its tenant's partition. Without workspace and subject the key is its own tenant: its id
+    decides the partition, and names it, so partitions are tried until one agrees with itself.
     """
     while True:
-        display = secrets.token_hex(4)
-        tail = "".join(secrets.choice(_ALPHABET) for _ in range(10))
-        known = subject or workspace
-        partition = partition_of(tenant_of(workspace, subject)) if known else secrets.randbelow(256)
-        made = record_id(kind, display, partition, tail)
-        if partition_of(tenant_of(workspace, subject or made)) == partition:
-            return display, made, subject or made
+        display, tail = secrets.token_hex(4), "".join(secrets.choice(_ALPHABET) for _ in range(10))
+        if workspace or subject:
+            return record_id(kind, display, partition_of_tenant(tenant_of(workspace, subject)), tail)
+        for partition in range(partitions):
+            made = record_id(kind, display, partition, tail)
+            if partition_of_tenant(tenant_of("", made)) == partition:
+                return made
 
 
 def etag(record: KeyRecord) -> str:
@@ -534,6 +539,15 @@ def check_name(what: str, value: str) -> None:
         raise KeyRequestError(what, "must be 1 to 256 bytes of printable characters without white space at the ends")
 
 
+def check_scopes(scopes: Sequence[str], table: ScopeTable) -> None:
+    """What was sent is not repeated: people paste keys into the wrong field. Raises: KeyRequestError."""
+    if len(set(scopes)) > MAX_SCOPES:
+        raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
+    known = table.names | {ADMIN}
+    if not known.issuperset(scopes):
+        raise KeyRequestError("scopes", f"unknown scope; known: {', '.join(sorted(known))}")
+
+
 def _check_limits(limits: Mapping[str, Limit]) -> None:
     if not set(UNITS).issuperset(limits):
         raise KeyRequestError("limits", f"unknown unit; known: {', '.join(UNITS)}")
@@ -542,10 +556,6 @@ def _check_limits(limits: Mapping[str, Limit]) -> None:
 def _check_reason(reason: str) -> None:
     if len(reason) > 256 or not reason.isprintable():
         raise KeyRequestError("reason", "must be at most 256 printable characters")
-
-
-def _about(record: KeyRecord) -> str:
-    return f"token {record.current.number} of {record.id}"
 
 
 def _jwt(record: KeyRecord) -> NewToken:

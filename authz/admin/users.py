@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from authz.admin.actor import ADMIN, Actor
-from authz.admin.keys import KeyRequestError, check_name, draw_id
+from authz.admin.actor import Actor
+from authz.admin.keys import KeyRequestError, check_name, check_scopes, draw_id
 from authz.core.addresses import neighbourhood
 from authz.core.admission import Admission, Admitted, Group, Status
-from authz.core.bucket import Charge, Limit
-from authz.core.claims import MAX_SCOPES, is_name
+from authz.core.bucket import US, Charge, Limit
+from authz.core.claims import is_name
 from authz.core.event import Action, Event
 from authz.core.keyformat import token_id
 from authz.core.keyrecord import KeyRecord, Rotation
@@ -31,7 +31,6 @@ from authz.ports import (
 
 MIN_PASSWORD_CHARS: Final = 8  # NIST SP 800-63B
 MAX_PASSWORD_BYTES: Final = 1024
-US: Final = 1_000_000
 _NEVER_REVOKED: Final = 2**53 - 1
 _NOBODY: Final = "\0login"  # no key or jti has this name
 
@@ -56,11 +55,11 @@ class UserAdmin:
         check_name("name", new.name)
         if new.workspace:
             check_name("workspace", new.workspace)
-        self._check_scopes(new.scopes)
+        check_scopes(new.scopes, self.scopes)
         actor.check_grant(new.scopes, self.scopes)
         workspace = actor.workspace_for(new.workspace)
         password_hash = await self._hash(password)
-        _, made, _ = draw_id("usr", workspace, new.name, self.registry.partition)
+        made = draw_id("usr", workspace, new.name, self.registry.partition, self.registry.partitions)
         record = KeyRecord(made, new.name, "user", "", new.name, workspace, tuple(dict.fromkeys(new.scopes)))
         event = Event(actor.id, Action.USER_ADD, made, workspace, after={"name": new.name, "scopes": [*new.scopes]})
         try:
@@ -69,13 +68,6 @@ class UserAdmin:
             raise UserExistsError(new.name) from exc
         self.observer.changed(event)
         return record
-
-    def _check_scopes(self, scopes: Sequence[str]) -> None:
-        if len(scopes) > MAX_SCOPES:
-            raise KeyRequestError("scopes", f"at most {MAX_SCOPES}")
-        known = self.scopes.names | {ADMIN}
-        if not known.issuperset(scopes):
-            raise KeyRequestError("scopes", f"unknown scope; known: {', '.join(sorted(known))}")
 
     async def _hash(self, password: str) -> str:
         if len(password) < MIN_PASSWORD_CHARS or len(password.encode()) > MAX_PASSWORD_BYTES:

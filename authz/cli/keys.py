@@ -203,7 +203,9 @@ async def _pages(connection: Connection, method: str, member: str, wanted: str, 
         size = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
         page = await connection.call(method, {"page_size": size, "page_token": token, "filter": wanted})
         found += page[member]
-        token = page["next_page_token"]
+        before, token = token, page["next_page_token"]
+        if token and token == before:
+            raise CommandError("the server's pages do not end: it gave the same page token twice")
         if not token or (limit is not None and len(found) >= limit):
             return found[:limit]
 

@@ -43,7 +43,6 @@ def credential_rules(settings: Settings) -> CredentialRules:
         refuse_in_query=frozenset(name.lower() for name in credentials.refuse_in_query),
         prefix=keys.prefix,
         require_record=keys.require_record,
-        leeway_us=keys.leeway * 1000,
     )
 
 

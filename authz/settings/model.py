@@ -224,12 +224,17 @@ def _network(text: str) -> str:
     return text
 
 
+class LoginLimits(Model):
+    """null: no limit."""
+
+    per_user: LimitText | None = Field(default="5/1m")  # type: ignore[assignment]
+    per_address: LimitText | None = Field(default="20/1m")  # type: ignore[assignment]
+
+
 class Login(Model):
     audience: Annotated[str, Field(min_length=1)] = "portal"
     lifetime: Annotated[DurationMs, _at_least("1s"), _at_most("31d")] = Field(default="1h")  # type: ignore[assignment]
-    limits: dict[Literal["per_user", "per_address"], LimitText] = Field(
-        default={"per_user": "5/1m", "per_address": "20/1m"}  # type: ignore[dict-item]
-    )
+    limits: LoginLimits = LoginLimits()
 
 
 class Settings(Model):

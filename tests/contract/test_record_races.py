@@ -19,6 +19,7 @@ from authz.adapters.redis import keys
 from authz.adapters.redis.users import RedisUserRegistry
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, KeyAdmin, KeyChanges, KeyConflictError, NewKey
+from authz.admin.retention import Retention
 from authz.admin.users import Login, NewUser, Session, UserAdmin, UserExistsError
 from authz.core.decision import Allow, Reason
 from authz.core.event import Action, Event
@@ -382,7 +383,7 @@ async def test_an_opaque_rotation_that_comes_after_the_revocation_leaves_no_dige
 
 
 def retaining(made: Parts) -> KeyAdmin:
-    return replace(made.admin, vault=AesVault((SECRET.encode(),), "retained token"))
+    return replace(made.admin, kept=Retention(made.registry, AesVault((SECRET.encode(),), "retained token")))
 
 
 @pytest.mark.parametrize("kind", ["jwt", "opaque"])

@@ -228,7 +228,7 @@ def test_a_malformed_check_is_an_explicit_refusal(tmp_path: Path, valkey_url: st
         assert 'authz_decisions_total{reason="bad_request",route="none"} 1.0' in metrics
 
 
-@pytest.mark.parametrize("listener", ["authz", "grpc", "metrics"])
+@pytest.mark.parametrize("listener", ["authz", "grpc", "http", "metrics"])
 def test_a_busy_port_is_named_with_its_option(tmp_path: Path, valkey_url: str, listener: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         address = f"127.0.0.1:{busy.getsockname()[1]}"

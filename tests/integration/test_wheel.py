@@ -25,8 +25,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_scripts_stubs_and_the_demos_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
 
-    assert {f"authz/adapters/redis/scripts/{name}.lua" for name in ("admit", "issue", "revoke", "revoke_bulk")} <= names
-    assert {"authz/pb/authz/store/v1/record_pb2.py", "authz/py.typed"} <= names
+    assert {
+        f"authz/adapters/redis/scripts/{name}.lua" for name in ("admit", "change", "issue", "revoke", "take")
+    } <= names
+    assert {"authz/pb/authz/store/v1/record_pb2.py", "authz/pb/descriptors.binpb", "authz/py.typed"} <= names
     assert {"authz/demo/files/envoy.yaml", "authz/demo/files/default.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

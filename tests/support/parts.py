@@ -14,6 +14,7 @@ from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
 from authz.admin.actor import COMMAND_LINE, Actor
 from authz.admin.keys import Everything, IssuedKey, KeyAdmin, NewKey
+from authz.admin.retention import Retention
 from authz.app import StoreParts, SystemClock, authorizer
 from authz.core.admission import Admission, Group
 from authz.core.bucket import Charge, Limit
@@ -92,7 +93,8 @@ async def parts(url: str, timeout_s: float = 2.0) -> AsyncIterator[Parts]:
     store = Store(connect(url), timeout_s=timeout_s, is_cluster=url.startswith(CLUSTER), clock=CLOCK, observer=observer)
     registry = RedisKeyRegistry(store)
     signer = JwtSigner(Keyring((VerificationKey(None, "HS256", SECRET.encode()),)))
-    admin = KeyAdmin(registry, signer, Peppers((PEPPER.encode(),)), "sk-live-", "jwt", SCOPES, observer)
+    kept = Retention(registry, None)
+    admin = KeyAdmin(registry, signer, Peppers((PEPPER.encode(),)), "sk-live-", "jwt", SCOPES, observer, kept)
     made = Parts(url, store, observer, RedisLedger(store, CLOCK, observer), CachedRecords(store), registry, admin)
     try:
         yield made

@@ -71,7 +71,7 @@ async def decide(
 ) -> Decision:
     authorizer = Authorizer(
         policy=Policy((Route("read", "/v1/**", scopes=("read-only",)),), ScopeTable({"read-only": ()}), {}),
-        rules=CredentialRules((Source("authorization", "bearer"),), frozenset(), "sk-live-", True, 0),
+        rules=CredentialRules((Source("authorization", "bearer"),), frozenset(), "sk-live-", True),
         verifier=Verified(),
         opaque=NoOpaque(),
         clock=FakeClock(),

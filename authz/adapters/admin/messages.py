@@ -1,12 +1,14 @@
 """Records as messages of the API, and what requests say as the use cases take it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from authz.admin.keys import Everything, IssuedKey, KeyChanges, KeyRequestError, NewKey, etag
+from authz.admin.keys import Drawn, Everything, IssuedKey, KeyChanges, KeyRequestError, NewKey, etag
 from authz.core.bucket import Limit
+from authz.core.claims import YEAR_9999_S
 from authz.core.event import Event
 from authz.core.keyrecord import KeyRecord
 from authz.core.listing import DEFAULT_PAGE, MAX_PAGE, Filter, FilterError, parse_filter
@@ -17,12 +19,11 @@ from authz.pb.authz.admin.v1 import keys_pb2
 KEY_FIELDS: Final = frozenset({"workspace", "subject", "state", "name"})
 EVENT_FIELDS: Final = frozenset({"workspace", "key_id", "actor", "action"})
 CHANGEABLE: Final = ("name", "scopes", "limits", "expires_at")
-YEAR_9999_S: Final = 253_402_300_799
 _NO_TIME: Final = frozenset({"", "0", "0s", "0m", "0h", "0d"})
 
 
 def timestamp(us: int | None) -> Timestamp | None:
-    return None if us is None else Timestamp(seconds=us // 1_000_000)
+    return None if not us else Timestamp(seconds=us // 1_000_000)
 
 
 def _limits(limits: Mapping[str, Limit]) -> dict[str, str]:
@@ -86,6 +87,14 @@ def event(told: Event) -> Any:
     message.before.update(cast("dict[str, Any]", told.before))
     message.after.update(cast("dict[str, Any]", told.after))
     return message
+
+
+def encode_drawn(drawn: Drawn) -> bytes:
+    return json.dumps([drawn.id, drawn.number, drawn.token]).encode()
+
+
+def decode_drawn(encoded: bytes) -> Drawn:
+    return Drawn(*json.loads(encoded))
 
 
 def new_key(request: Any) -> NewKey:

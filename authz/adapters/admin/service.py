@@ -10,7 +10,7 @@ from authz.adapters.admin import messages
 from authz.adapters.rpc import Call, Message, RpcError
 from authz.admin.actor import COMMAND_LINE, Actor, ForbiddenError
 from authz.admin.answers import Answers
-from authz.admin.keys import KeyAdmin, KeyConflictError, KeyRequestError, NoSuchKeyError
+from authz.admin.keys import IssuedKey, KeyAdmin, KeyConflictError, KeyRequestError, NoSuchKeyError
 from authz.admin.users import LimitReached, Login, WrongPasswordError
 from authz.core import headers
 from authz.core.addresses import Network, client_address
@@ -121,26 +121,46 @@ class KeyService:
         return RpcError(problem_of(fault), headers.refusal(fault, ()))
 
     async def _create(self, request: Message, actor: Actor) -> Message:
-        async def act() -> bytes:
-            issued = await self._keys.create(messages.new_key(request), _for(actor, request.request_id))
-            encoded: bytes = messages.key_with_token(issued).SerializeToString()
-            return encoded
+        new, actor = messages.new_key(request), _for(actor, request.request_id)
 
-        return await self._once("CreateKey", request, actor, act)
+        async def draw() -> bytes:
+            return messages.encode_drawn(self._keys.draw(new, actor))
+
+        async def act(drawn: bytes) -> IssuedKey:
+            return await self._keys.create(new, actor, messages.decode_drawn(drawn))
+
+        return await self._once("CreateKey", request, actor, draw, act)
 
     async def _rotate(self, request: Message, actor: Actor) -> Message:
-        async def act() -> bytes:
-            grace_s = messages.grace_s(request.grace)
-            issued = await self._keys.rotate(request.id, grace_s, _for(actor, request.request_id))
-            encoded: bytes = messages.key_with_token(issued).SerializeToString()
+        grace_s, actor = messages.grace_s(request.grace), _for(actor, request.request_id)
+
+        async def draw() -> bytes:
+            return messages.encode_drawn(await self._keys.draw_rotation(request.id, actor))
+
+        async def act(drawn: bytes) -> IssuedKey:
+            # without a request_id nobody can ask again: others may rotate the key in between
+            first = messages.decode_drawn(drawn) if request.request_id else None
+            return await self._keys.rotate(request.id, grace_s, actor, first)
+
+        return await self._once("RotateKey", request, actor, draw, act)
+
+    async def _once(
+        self,
+        method: str,
+        request: Message,
+        actor: Actor,
+        draw: Callable[[], Awaitable[bytes]],
+        act: Callable[[bytes], Awaitable[IssuedKey]],
+    ) -> Message:
+        """To the end, also for a caller who hangs up: who asks again must find the answer."""
+
+        async def answered(drawn: bytes) -> bytes:
+            encoded: bytes = messages.key_with_token(await act(drawn)).SerializeToString()
             return encoded
 
-        return await self._once("RotateKey", request, actor, act)
-
-    async def _once(self, method: str, request: Message, actor: Actor, act: Callable[[], Awaitable[bytes]]) -> Message:
-        """To the end, also for a caller who hangs up: who asks again must find the answer."""
         asked = request.SerializeToString(deterministic=True)
-        doing = asyncio.ensure_future(self._answers.once((actor.id, method, request.request_id), asked, act))
+        question = (actor.id, method, request.request_id)
+        doing = asyncio.ensure_future(self._answers.once(question, asked, draw, answered))
         self._doing.add(doing)
         doing.add_done_callback(self._done)
         return keys_pb2.KeyWithToken.FromString(await asyncio.shield(doing))

@@ -5,6 +5,7 @@ Order of a call: path, verb, caller, and only then the body; so strangers are to
 of a path holds one segment, decoded once: what decodes to a colon, a slash or a dot segment is no path of ours.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
-from google.api import annotations_pb2
+from google.api import annotations_pb2, field_behavior_pb2
 from google.protobuf.message_factory import GetMessageClass
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -28,6 +29,9 @@ from authz.core.problems import SENTENCE, Problem, ResponseFormat, problem_of
 
 
 MAX_BODY_BYTES: Final = 64 * 1024
+BODY_S: Final = 10.0
+MASK: Final = "update_mask"
+OUTPUT_ONLY: Final = field_behavior_pb2.OUTPUT_ONLY
 _VARIABLE: Final = re.compile(r"\{([a-z][a-z0-9_.]*)\}")
 _TEMPLATE: Final = re.compile(r"/[^{}*]*(\{[a-z][a-z0-9_.]*\}[^{}*]*)*")
 _ESCAPED: Final = r"((?:[^/:%#?\x00-\x20\x7f-\uffff]|%[0-9A-Fa-f]{2})+)"  # a variable, as it is sent
@@ -223,12 +227,16 @@ def _headers(request: Request) -> dict[str, str]:
 async def _content(request: Request, content_type: str) -> bytes:
     """The body, if it is small JSON; nothing of it is kept beyond the limit. Raises: RpcError."""
     content = bytearray()
-    async for chunk in request.stream():
-        if chunk and _JSON.fullmatch(content_type) is None:
-            raise _bad("its content type must be application/json")
-        if len(content) + len(chunk) > MAX_BODY_BYTES:
-            raise _bad(f"its body is larger than {MAX_BODY_BYTES} bytes")
-        content += chunk
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                if chunk and _JSON.fullmatch(content_type) is None:
+                    raise _bad("its content type must be application/json")
+                if len(content) + len(chunk) > MAX_BODY_BYTES:
+                    raise _bad(f"its body is larger than {MAX_BODY_BYTES} bytes")
+                content += chunk
+    except TimeoutError as exc:
+        raise _bad(f"its body did not arrive within {BODY_S:.0f} s") from exc
     return bytes(content)
 
 
@@ -245,8 +253,25 @@ def _message(route: _Route, segments: Sequence[str], query: str, content: bytes)
         raise FieldError("" if body == "*" else body, "must be an object")
     if body:
         values |= sent if body == "*" else {body: sent}
+    if body not in {"", "*"} and MASK in route.method.input_type.fields_by_name and not values.get(MASK):
+        values[MASK] = _implied_mask(route.method.input_type.fields_by_name[body].message_type, sent)
     _merge(values, from_pairs(zip(variables, segments, strict=True), message_class), "")
     return parse(values, message_class)
+
+
+def _implied_mask(descriptor: Any, sent: Json) -> str:
+    """
+    What a body names is what it changes (AIP-134), empty values included, which protobuf cannot tell from none. What
+    only the server says (AIP-203), and the etag, are not changes: a resource that was read can be sent back.
+    """
+    fields = (field for field in descriptor.fields if field.name in sent and field.name != "etag")
+    changes = [field.name for field in fields if OUTPUT_ONLY not in _behavior(field)]
+    return ",".join(changes)
+
+
+def _behavior(field: Any) -> Sequence[int]:
+    told: Sequence[int] = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return told
 
 
 def _merge(into: Json, bound: Json, at: str) -> None:

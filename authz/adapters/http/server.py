@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,6 +27,12 @@ class ImpatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._impatience.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """A body that nobody waits for any more is not waited for: its connection ends with the answer."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self.transport.close()
 
     def _end_if_silent(self) -> None:
         if getattr(self, "cycle", None) is None:

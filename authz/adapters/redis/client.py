@@ -60,7 +60,7 @@ def connect(url: str) -> Commands:
 
 
 class Store:
-    """Guarded access: every call ends within *timeout_s*, every failure is a `StoreFault`."""
+    """Guarded access: a call, once it has a connection, ends within *timeout_s*; every failure is a `StoreFault`."""
 
     def __init__(
         self, commands: Commands, *, timeout_s: float, is_cluster: bool, clock: Clock, observer: StoreObserver

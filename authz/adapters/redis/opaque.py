@@ -12,7 +12,7 @@ from authz.ports import OverloadFault, StoreFault
 
 
 CACHE_SIZE: Final = 20_000
-MAX_AT_ONCE: Final = 16  # strangers can make tokens whose checksum fits: they must neither take the connections
+MAX_AT_ONCE: Final = 8  # strangers can make tokens whose checksum fits: they must neither take the connections
 MAX_READING: Final = 256  # nor queue up without end
 
 

@@ -144,6 +144,8 @@ class RedisKeyRegistry:
         self._store = store
         self._records = Records(store)
 
+    partitions = keys.PARTITIONS
+
     def partition(self, tenant: str) -> int:
         return keys.partition(tenant)
 
@@ -156,11 +158,19 @@ class RedisKeyRegistry:
         await self._store.initialise()
         hex8 = record.prefix[-8:]
         if not await self._store.call("reserve", "SET", keys.prefix(hex8), record.id, "NX"):
-            raise PrefixTakenError
+            holder = await self._store.call("reserve", "GET", keys.prefix(hex8))
+            if holder != record.id.encode():
+                raise PrefixTakenError
         if draft.lifetime_s is not None:
             record = replace(record, expires_at_us=await self.now_us() + draft.lifetime_s * 1_000_000)
         await self._bind(record)
-        return await self._records.issue(record, "k", event)
+        try:
+            return await self._records.issue(record, "k", event)
+        except ChangedError:  # it is there: made by an earlier try whose answer was lost
+            made = await self.read(record.id)
+            if made is None:
+                raise StoreFault("a key is there and has no record: the store was damaged", trustworthy=False) from None
+            return made
 
     async def _bind(self, record: KeyRecord) -> None:
         """Make the current token findable; until the record names its digest too, it is good for nothing."""

@@ -22,6 +22,8 @@ class RedisUserRegistry:
         self._store = store
         self._records = Records(store)
 
+    partitions = keys.PARTITIONS
+
     def partition(self, tenant: str) -> int:
         return keys.partition(tenant)
 
@@ -36,8 +38,11 @@ class RedisUserRegistry:
             if not await self._store.call("user", "SET", name, record.id, "NX"):
                 await self._take_over(record)
             return await self._records.issue(record, "n", event, password_hash)
-        except ChangedError as exc:
-            raise NameTakenError from exc
+        except ChangedError as exc:  # it is there: made by a try whose answer was lost; or somebody else took the name
+            made = await self.find(record.name)
+            if made is None or made[0].id != record.id:
+                raise NameTakenError from exc
+            return made[0]
 
     async def _take_over(self, record: KeyRecord) -> None:
         """
