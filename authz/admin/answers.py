@@ -57,7 +57,14 @@ class Answers:
             if told == _DONE:
                 return what
             drawn = what
-        answer = await act(drawn)
+        try:
+            answer = await act(drawn)
+        except StoreFault:
+            raise  # done or not, nobody knows: whoever asks again goes on with the same draw
+        except Exception:
+            with suppress(StoreFault):
+                await self.registry.forget_answer(name)
+            raise
         with suppress(StoreFault):  # it is done: the caller must have the answer, kept or not
             sealed = self.vault.seal(digest + _DONE + answer, name)
             await self.registry.remember_answer(name, sealed, KEPT_S, is_first=False)

@@ -1,5 +1,6 @@
 """People who may log in, and logging in."""
 
+import hashlib
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -124,6 +125,11 @@ def normalised(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
+def _digest(name: str) -> str:
+    """What stands in the store for a name that was typed: people paste passwords and keys into the wrong field."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     token: str = field(repr=False)
@@ -156,7 +162,7 @@ class Login:
     async def __call__(self, name: str, password: str, address: str) -> Session | LimitReached:
         """Raises: WrongPasswordError; StoreFault."""
         known = name if is_name(name) else ""
-        for limit, owner in ((self.per_address, f"a:{neighbourhood(address)}"), (self.per_user, f"u:{known}")):
+        for limit, owner in ((self.per_address, f"a:{neighbourhood(address)}"), (self.per_user, f"u:{_digest(known)}")):
             answer = await self._charge(limit, owner)
             if answer.status is Status.LIMITED:
                 return LimitReached(answer)

@@ -113,7 +113,7 @@ async def test_a_display_prefix_is_given_away_once(sidecar: Parts) -> None:
     key = (await sidecar.create(NewKey("test"))).record
 
     with pytest.raises(PrefixTakenError):
-        await sidecar.registry.create(KeyDraft(key, None), Event("cli", Action.CREATE))
+        await sidecar.registry.create(KeyDraft(replace(key, id=f"{key.id[:-1]}_"), None), Event("cli", Action.CREATE))
 
     assert len(await sidecar.list()) == 1
 
