@@ -12,10 +12,11 @@ from grpc import aio
 
 from authz.adapters.redis import keys
 from authz.adapters.redis.scripts import ISSUE
-from authz.core.decision import Deny
+from authz.core.decision import Deny, Reason
 from authz.core.pepper import Peppers
 from authz.ports import NewToken
 from tests.support.admin import DOORS, NO_SUCH_KEY, Doors, GrpcClient, configured, opened, stored
+from tests.support.calls import Calls
 from tests.support.parts import PEPPER
 
 
@@ -121,7 +122,9 @@ async def test_over_grpc_what_is_empty_needs_the_mask(valkey_url: str, door: str
         made = await created(doors, **FULL)
         before = await doors.root.ok("GetKey", id=made["id"])
 
-        assert before == await doors.root.ok("UpdateKey", key={"id": made["id"], "scopes": [], "limits": {}, "name": ""})
+        assert before == await doors.root.ok(
+            "UpdateKey", key={"id": made["id"], "scopes": [], "limits": {}, "name": ""}
+        )
 
 
 async def test_what_an_update_refuses(doors: Doors) -> None:
@@ -656,6 +659,51 @@ class Gate:
 
     async def aclose(self) -> None:
         await self._commands.aclose()
+
+
+@pytest.mark.parametrize("kind", ["jwt", "opaque"])
+@pytest.mark.parametrize("lost", ["reserve", "issue", "retain", "request"])
+async def test_an_answer_that_the_store_lost_is_found_again(doors: Doors, kind: str, lost: str) -> None:
+    """It is not known whether it was done: asked again, the same key comes out, whatever the step."""
+    calls = Calls(doors.store)
+    calls.lose_reply(lost)
+    asked = {"name": "ci", "kind": kind, "scopes": ["read-only"], "request_id": "once"}
+
+    first = await doors.root.call("CreateKey", **asked)
+    again = await doors.root.ok("CreateKey", **asked)
+
+    assert first.status in {200, 503}
+    assert [key["id"] for key in await doors.root.all(filter="name = ci")] == [again["id"]]
+    assert (await doors.check(again["token"])).reason is Reason.ALLOWED
+    assert await doors.root.ok("CreateKey", **asked) == again
+    events = await doors.root.all("ListEvents", filter=f"action = create AND key_id = {again['id']}")
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize("kind", ["jwt", "opaque"])
+async def test_a_rotation_whose_answer_was_lost_is_not_done_twice(doors: Doors, kind: str) -> None:
+    made = await created(doors, kind=kind)
+    Calls(doors.store).lose_reply("change")
+    asked = {"id": made["id"], "grace": "1h", "request_id": "once"}
+
+    assert (await doors.root.call("RotateKey", **asked)).status == 503
+    again = await doors.root.ok("RotateKey", **asked)
+
+    shown = await doors.root.ok("GetKey", id=made["id"])
+    assert [one["number"] for one in shown["rotations"]] == [0, 1]
+    for token in (made["token"], again["token"]):
+        assert (await doors.check(token)).reason is Reason.ALLOWED
+
+
+async def test_a_key_that_was_rotated_by_others_meanwhile(doors: Doors) -> None:
+    """Nobody is given a token that is another's, and none is made that nobody asked for."""
+    made = await created(doors, kind="opaque")
+    Calls(doors.store).lose_reply("reserve")  # nothing is rotated yet
+    asked = {"id": made["id"], "request_id": "mine"}
+    assert (await doors.root.call("RotateKey", **asked)).status == 503
+    await doors.root.ok("RotateKey", id=made["id"])
+
+    assert (await doors.root.refused(409, "RotateKey", **asked)).reason == "conflict"
 
 
 async def test_a_caller_who_hung_up_asks_again_and_no_second_key_is_made(valkey_url: str) -> None:

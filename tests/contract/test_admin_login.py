@@ -11,6 +11,7 @@ import pytest
 from authz.adapters.argon2.hasher import MAX_WAITING
 from authz.admin.actor import COMMAND_LINE
 from authz.core.decision import Allow
+from authz.settings import Configuration
 from tests.support.admin import DOORS, PASSWORD, Answer, Doors, configured, opened
 from tests.support.parts import pipeline, request
 
@@ -31,6 +32,11 @@ async def doors(valkey_url: str, door: str) -> AsyncIterator[Doors]:
     async with opened(valkey_url, door, configured(**NO_LIMITS)) as made:
         await made.user("ada", "admin", workspace="acme")
         yield made
+
+
+def limited(per_user: str | None = None, per_address: str | None = None, **settings: Any) -> Configuration:
+    """With these limits of logging in alone."""
+    return configured(login={"limits": {"per_user": per_user, "per_address": per_address}}, **settings)
 
 
 async def tried(doors: Doors, name: str, password: str, forwarded_for: str = "") -> Answer:
@@ -124,7 +130,7 @@ async def test_too_many_at_once_are_asked_to_come_back(doors: Doors) -> None:
 
 async def test_a_user_has_so_many_tries(valkey_url: str, door: str) -> None:
     """Right ones count as well; then the right one is refused too. Others may go on."""
-    async with opened(valkey_url, door, configured(login={"limits": {"per_user": "3/1h", "per_address": None}})) as doors:
+    async with opened(valkey_url, door, limited(per_user="3/1h")) as doors:
         await doors.user("ada")
         await doors.user("bob")
         assert [(await tried(doors, "ada", password)).status for password in ("wrong", PASSWORD, "wrong")] == [
@@ -145,7 +151,7 @@ async def test_a_user_has_so_many_tries(valkey_url: str, door: str) -> None:
 
 
 async def test_an_unknown_user_has_as_many_tries_as_a_known_one(valkey_url: str, door: str) -> None:
-    async with opened(valkey_url, door, configured(login={"limits": {"per_user": "2/1h", "per_address": None}})) as doors:
+    async with opened(valkey_url, door, limited(per_user="2/1h")) as doors:
         await doors.user("ada")
 
         for name in ("ada", "nobody"):
@@ -154,7 +160,7 @@ async def test_an_unknown_user_has_as_many_tries_as_a_known_one(valkey_url: str,
 
 async def test_an_address_has_so_many_tries(valkey_url: str, door: str) -> None:
     """Whomever it tries to be."""
-    async with opened(valkey_url, door, configured(login={"limits": {"per_address": "3/1h", "per_user": None}})) as doors:
+    async with opened(valkey_url, door, limited(per_address="3/1h")) as doors:
         await doors.user("ada")
         for name in ("eve", "mallory", "trent"):
             assert (await tried(doors, name, "wrong")).status == 401
@@ -168,7 +174,9 @@ async def test_an_address_has_so_many_tries(valkey_url: str, door: str) -> None:
 
 async def test_the_address_is_the_clients_where_a_trusted_proxy_tells_it(valkey_url: str, door: str) -> None:
     """Read from the right: what stands left of the last untrusted address is the client's own claim."""
-    configuration = configured(trusted_proxies=["127.0.0.0/8"], login={"limits": {"per_address": "2/1h", "per_user": None}})
+    configuration = configured(
+        trusted_proxies=["127.0.0.0/8"], login={"limits": {"per_address": "2/1h", "per_user": None}}
+    )
     async with opened(valkey_url, door, configuration) as doors:
         await doors.user("ada")
         for address in ("192.0.2.1", "192.0.2.2"):

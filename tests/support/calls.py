@@ -30,12 +30,17 @@ class Calls:
         self._held: list[Held] = []
         self.operations: list[str] = []
         self.away = False
+        self._lost: list[str] = []
         store.call = self._watched  # type: ignore[method-assign]
 
     def hold_reply(self, operation: str) -> Held:
         """The next call of *operation* is answered by the store; its answer is late."""
         self._held.append(Held(operation, answered=True))
         return self._held[-1]
+
+    def lose_reply(self, operation: str) -> None:
+        """The next call of *operation* is done by the store, and nobody is told."""
+        self._lost.append(operation)
 
     def hold(self, operation: str) -> Held:
         """The next call of *operation* is late at the store."""
@@ -51,6 +56,9 @@ class Calls:
             self._held.remove(held)
             await held.stand()
         reply = await self._call(operation, *command, **options)
+        if operation in self._lost:
+            self._lost.remove(operation)
+            raise StoreFault("the store did not answer in time")
         if held is not None and held.answered and held in self._held:
             self._held.remove(held)
             await held.stand()

@@ -76,7 +76,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
 
 # --- calls that pass
 
-_CALLS = [
+_CALLS: list[tuple[str, str, object, str, dict[str, object]]] = [
     ("POST", KEYS, {"name": "ci"}, "CreateKey", {"name": "ci"}),
     ("GET", KEYS, None, "ListKeys", {}),
     ("GET", f"{KEYS}?page_size=5&filter=a%3D%22b%22", None, "ListKeys", {"page_size": 5, "filter": 'a="b"'}),
