@@ -25,7 +25,7 @@ from authz.core.keyrecord import KeyRecord, KeyState, Rotation, tenant_of
 from authz.core.listing import Filter
 from authz.core.pepper import Peppers
 from authz.core.scope import ScopeTable
-from authz.core.units import format_limit, rfc3339
+from authz.core.units import format_duration_ms, format_limit, rfc3339
 from authz.ports import (
     AuditObserver,
     ChangedError,
@@ -170,7 +170,7 @@ class KeyAdmin:
         for draw in range(_DRAWS):
             fresh = self.draw(new, actor) if drawn is None or draw else drawn
             record = self._drafted(new, fresh)
-            lifetime = {"expires_in": f"{new.lifetime_s}s"} if new.lifetime_s else {}
+            lifetime = {"expires_in": format_duration_ms(new.lifetime_s * 1000)} if new.lifetime_s else {}
             event = _event(actor, Action.CREATE, record, after={**described(record), **lifetime})
             try:
                 record = await self.registry.create(KeyDraft(record, new.lifetime_s), event)
@@ -401,7 +401,7 @@ class KeyAdmin:
         return []
 
     async def revoke_all(
-        self, wanted: "Everything", actor: Actor, *, dry_run: bool = False, reason: str = ""
+        self, wanted: Everything, actor: Actor, *, dry_run: bool = False, reason: str = ""
     ) -> tuple[int, list[str]]:
         """
         Everything that *wanted* names; how many keys that covers. The revocation comes first, the counting after it.
@@ -442,7 +442,7 @@ class KeyAdmin:
         told = [await self._consequences(admins[workspace]) for workspace in sorted(admins)[:_WARNED]]
         return [warning for warnings in told for warning in warnings]
 
-    async def _revoke_all(self, wanted: "Everything", event: Event) -> None:
+    async def _revoke_all(self, wanted: Everything, event: Event) -> None:
         upto_us = wanted.issued_before_us
         if wanted.workspace:
             await self.registry.revoke_workspace(wanted.workspace, wanted.subject, upto_us, event)
@@ -451,7 +451,7 @@ class KeyAdmin:
         elif upto_us is not None:
             await self.registry.revoke_everything(upto_us, event)
 
-    async def _covered(self, wanted: "Everything", now_us: int) -> tuple[list[KeyRecord], bool]:
+    async def _covered(self, wanted: Everything, now_us: int) -> tuple[list[KeyRecord], bool]:
         """Keys of *wanted*, as far as a bounded look tells; and whether these are all there are."""
         upto_us = now_us if wanted.issued_before_us is None else wanted.issued_before_us
         named = {"subject": wanted.subject, "workspace": wanted.workspace}

@@ -22,6 +22,11 @@ def parse_duration_ms(text: object) -> int:
     return int(found[1]) * _UNIT_MS[found[2]]
 
 
+def format_duration_ms(ms: int) -> str:
+    """In the largest unit that is whole: `90d`."""
+    return next(f"{ms // size}{unit}" for unit, size in reversed(_UNIT_MS.items()) if ms % size == 0)
+
+
 def parse_limit(text: object) -> Limit:
     """Raises: ValueError — not `capacity/period`, zero, or out of bounds."""
     found = _LIMIT.fullmatch(text) if isinstance(text, str) else None

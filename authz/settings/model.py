@@ -17,7 +17,14 @@ from authz.core.headers import RATELIMIT_STYLES
 from authz.core.policy import compile_glob
 from authz.core.problems import FORMATS
 from authz.core.scope import SCOPE_PATTERN
-from authz.core.units import DURATION_PATTERN, LIMIT_PATTERN, format_limit, parse_duration_ms, parse_limit
+from authz.core.units import (
+    DURATION_PATTERN,
+    LIMIT_PATTERN,
+    format_duration_ms,
+    format_limit,
+    parse_duration_ms,
+    parse_limit,
+)
 
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -32,13 +39,6 @@ _URL_PARAMETERS: Final = frozenset(
 
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
-
-
-def _format_duration(ms: int) -> str:
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if ms % size == 0:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"
 
 
 def _absolute_glob(pattern: str) -> str:
@@ -92,7 +92,7 @@ def _at_least(shortest: str) -> AfterValidator:
 DurationMs = Annotated[
     int,
     BeforeValidator(parse_duration_ms),
-    PlainSerializer(_format_duration, return_type=str),
+    PlainSerializer(format_duration_ms, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]
 LimitText = Annotated[
