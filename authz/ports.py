@@ -136,9 +136,10 @@ class EventPage:
 class KeyRegistry(Protocol):
     """Records as those who manage keys see them; never cached. Each change writes its event with it, or is not made."""
 
-    async def create(self, draft: KeyDraft, event: Event) -> KeyRecord:
+    async def create(self, draft: KeyDraft, event: Event) -> tuple[KeyRecord, bool]:
         """
-        Marks a store that was never used as ours. A draft that was made already is read, and not made twice.
+        Marks a store that was never used as ours. A draft that was made already is read, and not made twice; whether
+        it was made now, comes with it.
 
         Raises: PrefixTakenError; StoreFault.
         """

@@ -63,9 +63,9 @@ class Sidecar:
 
     def __init__(self, load: Callable[[], Configuration], watched: Path | None = None) -> None:
         self._load = load
-        self._configuration = load()
         self._watched = watched
         self._stamp = _stamp(watched)  # of the file as it was read last
+        self._configuration = load()
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._store_state = "unknown"
@@ -210,17 +210,23 @@ class Sidecar:
     async def _rewrap(self, configuration: Configuration) -> None:
         """Until it is done: the old secret may go once the log says so."""
         kept = key_admin(configuration, self._parts.store, self._observers).kept
-        wait_s, wrapped = PROBE_S, 0
+        wait_s = PROBE_S
         while configuration is self._configuration:
             try:
-                wrapped += await kept.rewrap()
+                wrapped, left = await kept.rewrap()
             except StoreFault as fault:
-                _log.log(logging.DEBUG, "retained tokens are not all sealed anew yet: %s", fault)
+                level = logging.DEBUG if self._store_state in {"unknown", "empty"} else logging.WARNING
+                _log.log(level, "retained tokens are not all sealed anew yet: %s", fault)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, REWRAP_AGAIN_S)
                 continue
-            told = {"tokens": wrapped}
-            _log.info("every retained token is sealed under the keyring's first secret", extra={"fields": told})
+            fields = {"sealed_anew": wrapped, "unreadable": left}
+            if left:
+                _log.warning(
+                    "retained tokens are sealed under a secret that the keyring has no more", extra={"fields": fields}
+                )
+            else:
+                _log.info("every retained token is sealed under the keyring's first secret", extra={"fields": fields})
             return
 
     def _grpc_servers(

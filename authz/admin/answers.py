@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from authz.admin.keys import KeyConflictError, KeyRequestError
+from authz.admin.actor import ForbiddenError
+from authz.admin.keys import KeyConflictError, KeyRequestError, NoSuchKeyError
 from authz.ports import KeyRegistry, StoreFault, Vault
 
 
@@ -59,12 +60,11 @@ class Answers:
             drawn = what
         try:
             answer = await act(drawn)
-        except StoreFault:
-            raise  # done or not, nobody knows: whoever asks again goes on with the same draw
-        except Exception:
-            with suppress(StoreFault):
-                await self.registry.forget_answer(name)
-            raise
+        except (KeyRequestError, ForbiddenError, NoSuchKeyError):
+            if kept is None:  # nothing was done, and nobody else has asked with this draw before
+                with suppress(StoreFault):
+                    await self.registry.forget_answer(name)
+            raise  # of anything else nobody knows whether it was done: whoever asks again goes on with the same draw
         with suppress(StoreFault):  # it is done: the caller must have the answer, kept or not
             sealed = self.vault.seal(digest + _DONE + answer, name)
             await self.registry.remember_answer(name, sealed, KEPT_S, is_first=False)

@@ -126,11 +126,13 @@ class Drawn:
         id: Of a new key; empty: the key is there already.
         number: Of the rotation.
         token: If it is opaque; a JWT is signed from its record.
+        nonce: By which a rotation is known to be this one.
     """
 
     id: str
     number: int
     token: str = field(default="", repr=False)
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,20 +165,27 @@ class KeyAdmin:
         """
         A new key. *drawn*: it may have been tried with this before, and is then finished, and not made twice.
 
-        Raises: KeyRequestError; ForbiddenError; StoreFault.
+        Raises: KeyRequestError; ForbiddenError; KeyConflictError; StoreFault.
         """
         new = replace(new, workspace=actor.workspace_for(new.workspace), kind=new.kind or self.kind)
         self._check(new, actor)
         for draw in range(_DRAWS):
             fresh = self.draw(new, actor) if drawn is None or draw else drawn
-            record = self._drafted(new, fresh)
+            drafted = self._drafted(new, fresh)
             lifetime = {"expires_in": format_duration_ms(new.lifetime_s * 1000)} if new.lifetime_s else {}
-            event = _event(actor, Action.CREATE, record, after={**described(record), **lifetime})
+            event = _event(actor, Action.CREATE, drafted, after={**described(drafted), **lifetime})
             try:
-                record = await self.registry.create(KeyDraft(record, new.lifetime_s), event)
+                record, made_now = await self.registry.create(KeyDraft(drafted, new.lifetime_s), event)
             except PrefixTakenError:
                 continue
-            self.observer.changed(event)
+            if made_now:
+                self.observer.changed(event)
+            elif (
+                record.revoked_at_us is not None
+                or record.current.digest != drafted.current.digest
+                or record.current.number
+            ):
+                raise KeyConflictError("the key was made before, and was rotated or revoked since")
             return await self._issued(record, fresh.token)
         raise KeyRequestError("name", "no free key id was found, try again")
 
@@ -269,7 +278,10 @@ class KeyAdmin:
         raise KeyConflictError("others keep changing the key: try again")
 
     def _changed(self, record: KeyRecord, changes: KeyChanges, actor: Actor, now_us: int) -> KeyRecord:
-        values = dict(changes.values)
+        shown = {"name": record.name, "scopes": record.scopes, "limits": dict(record.limits)}
+        values = {name: value for name, value in changes.values.items() if name not in shown or shown[name] != value}
+        if rfc3339(values.get("expires_at_us")) == rfc3339(record.expires_at_us):
+            values.pop("expires_at_us", None)  # as it is shown: a key that was read can be sent back
         if "name" in values:
             check_name("name", values["name"])
         if "scopes" in values:
@@ -289,7 +301,7 @@ class KeyAdmin:
         """What `rotate` will make. Raises: NoSuchKeyError; StoreFault."""
         record = await self.show(key, actor)
         token = self._opaque_token() if record.kind == "opaque" else ""
-        return Drawn("", record.current.number + 1, token)
+        return Drawn("", record.current.number + 1, token, secrets.token_hex(8))
 
     async def rotate(self, key: str, grace_s: int, actor: Actor, drawn: Drawn | None = None) -> IssuedKey:
         """
@@ -300,15 +312,19 @@ class KeyAdmin:
         """
         if not 0 <= grace_s <= MAX_GRACE_S:
             raise KeyRequestError("grace", "must be from 0s to 365d")
+        tried = drawn
         for _ in range(_ATTEMPTS):
             record = await self.show(key, actor)
             actor.check_grant(record.scopes, self.scopes)
             now_us = await self.registry.now_us()
             if (state := record.state(now_us)) is not KeyState.ACTIVE:
                 raise KeyConflictError(f"the key is {state}: it cannot be rotated")
+            if tried is not None and tried.nonce and record.current.nonce == tried.nonce:
+                return await self._issued(record, tried.token)  # it was done, though nobody was told
             if drawn is not None and record.current.number >= drawn.number:
-                return await self._rotated_before(record, drawn)
-            rotated, token = self._rotated(record, now_us, grace_s, drawn.token if drawn else "")
+                raise KeyConflictError("the key was rotated by somebody else meanwhile")
+            tried = drawn or await self.draw_rotation(key, actor)
+            rotated = self._rotated(record, now_us, grace_s, tried)
             after = {"rotation": rotated.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
             event = _event(actor, Action.ROTATE, record, {"rotation": record.current.number}, after)
             try:
@@ -318,17 +334,10 @@ class KeyAdmin:
             except RevokedError as exc:
                 raise KeyConflictError("the key is revoked: it cannot be rotated") from exc
             self.observer.changed(event)
-            return await self._issued(rotated, token)
+            return await self._issued(rotated, tried.token)
         raise KeyConflictError("others keep changing the key: try again")
 
-    async def _rotated_before(self, record: KeyRecord, drawn: Drawn) -> IssuedKey:
-        """The first try was done, though nobody was told; or somebody else has rotated the key meanwhile."""
-        digest = self._digest(drawn.token) if drawn.token else ""
-        if record.current.number != drawn.number or record.current.digest != digest:
-            raise KeyConflictError("the key was rotated by somebody else meanwhile")
-        return await self._issued(record, drawn.token)
-
-    def _rotated(self, record: KeyRecord, now_us: int, grace_s: int, token: str) -> tuple[KeyRecord, str]:
+    def _rotated(self, record: KeyRecord, now_us: int, grace_s: int, drawn: Drawn) -> KeyRecord:
         ends_us = now_us + grace_s * US
         earlier = [
             replace(one, ends_at_us=min(ends_us, one.ends_at_us or ends_us))
@@ -339,12 +348,9 @@ class KeyAdmin:
             raise KeyConflictError(
                 f"{len(alive)} earlier tokens of the key are still alive: rotate with a shorter grace"
             )
-        digest = ""
-        if record.kind == "opaque":
-            token = token or self._opaque_token()
-            digest = self._digest(token)
-        newest = Rotation(record.current.number + 1, now_us, digest=digest)
-        return replace(record, rotations=(*alive, newest)), token
+        digest = self._digest(drawn.token) if drawn.token else ""
+        newest = Rotation(record.current.number + 1, now_us, digest=digest, nonce=drawn.nonce)
+        return replace(record, rotations=(*alive, newest))
 
     def _digest(self, token: str) -> str:
         if not self.peppers.secrets:

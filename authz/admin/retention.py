@@ -1,5 +1,6 @@
 """Tokens that can be shown again: kept sealed beside their records, where `keys.retain_token` is on."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,16 +25,15 @@ class Retention:
         if self.vault is None:
             return False
         sealed = self.vault.seal(token.encode(), _about(record))
-        standing: KeyRecord | None = record
         for _ in range(_ATTEMPTS):
-            if standing is None or standing.version < 0 or standing.current.number != record.current.number:
+            standing = await self.registry.read(record.id)
+            if standing is None or standing.revoked_at_us is not None:
                 return False
-            try:
+            if standing.current.number != record.current.number:
+                return False
+            with suppress(ChangedError):
                 await self.registry.retain(standing, sealed)
-            except ChangedError:
-                standing = await self.registry.read(record.id)
-                continue
-            return True
+                return True
         return False
 
     async def show(self, record: KeyRecord) -> str | None:
@@ -50,29 +50,32 @@ class Retention:
         """Raises: StoreFault."""
         await self.registry.retain(record, None)
 
-    async def rewrap(self) -> int:
+    async def rewrap(self) -> tuple[int, int]:
         """
         Seal every retained token under the keyring's first secret, and let those of revoked keys go; how many were
-        sealed anew. Raises: StoreFault.
+        sealed anew, and how many could not be: their secret is gone. Raises: StoreFault.
         """
-        wrapped, token = 0, ""
+        wrapped, left, token = 0, 0, ""
         while self.vault is not None:
             page = await self.registry.page(Filter({}), _PAGE, token)
             for record in page.records:
-                wrapped += await self._rewrap_one(record, self.vault, page.now_us)
+                done = await self._rewrap_one(record, self.vault, page.now_us)
+                wrapped += done is True
+                left += done is False
             token = page.next_token
             if not token:
                 break
-        return wrapped
+        return wrapped, left
 
-    async def _rewrap_one(self, record: KeyRecord, vault: Vault, now_us: int) -> bool:
+    async def _rewrap_one(self, record: KeyRecord, vault: Vault, now_us: int) -> bool | None:
+        """Whether it was sealed anew; None: it need not be."""
         sealed = await self.registry.retained(record)
-        if sealed is None:
-            return False
-        if record.state(now_us) is KeyState.REVOKED:
+        if sealed is not None and record.state(now_us) is KeyState.REVOKED:
             await self.forget(record)
-            return False
-        token = None if vault.is_current(sealed) else vault.unseal(sealed, _about(record))
+            return None
+        if sealed is None or vault.is_current(sealed):
+            return None
+        token = vault.unseal(sealed, _about(record))
         return token is not None and await self.keep(record, token.decode())
 
 

@@ -24,12 +24,14 @@ class Rotation:
         number: 0: what the key was created with.
         ends_at_us: From when on it is dead, as a newer one has taken its place; None: it is the current one.
         digest: Of an opaque token: its HMAC, as hex digits.
+        nonce: Tells the request that made it from any other; hex digits.
     """
 
     number: int
     issued_at_us: int
     ends_at_us: int | None = None
     digest: str = ""
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)

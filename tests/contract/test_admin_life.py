@@ -695,6 +695,59 @@ async def test_a_rotation_whose_answer_was_lost_is_not_done_twice(doors: Doors, 
         assert (await doors.check(token)).reason is Reason.ALLOWED
 
 
+@pytest.mark.parametrize("kind", ["jwt", "opaque"])
+async def test_rotations_with_one_request_id_at_once_give_one_token_that_works(doors: Doors, kind: str) -> None:
+    for number in range(5):
+        made = await created(doors, kind=kind)
+        asked = {"id": made["id"], "request_id": f"r{number}"}
+
+        answers = await asyncio.gather(*(doors.root.ok("RotateKey", **asked) for _ in range(3)))
+
+        (token,) = {answer["token"] for answer in answers}
+        assert (await doors.check(token)).reason is Reason.ALLOWED
+        assert (await doors.root.ok("GetKey", id=made["id"]))["rotations"][-1]["number"] == 1
+
+
+@pytest.mark.parametrize("kind", ["jwt", "opaque"])
+async def test_a_rotation_of_somebody_elses_is_not_taken_for_ours(doors: Doors, kind: str) -> None:
+    """Ours was to end the old token; theirs lets it live. Neither is it done again once it was refused."""
+    made = await created(doors, kind=kind)
+    calls = Calls(doors.store)
+    calls.lose("change")
+    mine = {"id": made["id"], "grace": "0s", "request_id": "mine"}
+    assert (await doors.root.call("RotateKey", **mine)).status == 503
+    theirs = await doors.root.ok("RotateKey", id=made["id"], grace="24h")
+
+    for _ in range(2):
+        assert (await doors.root.refused(409, "RotateKey", **mine)).reason == "conflict"
+    assert (await doors.check(theirs["token"])).reason is Reason.ALLOWED
+
+
+@pytest.mark.parametrize("kind", ["jwt", "opaque"])
+@pytest.mark.parametrize("since", ["RotateKey", "RevokeKey"])
+async def test_a_key_that_changed_before_its_creator_asked_again(doors: Doors, kind: str, since: str) -> None:
+    """Who made it is given neither a dead token nor one that they were to be cut off from."""
+    Calls(doors.store).lose_reply("issue")
+    asked = {"name": "ci", "kind": kind, "scopes": ["read-only"], "request_id": "once"}
+    assert (await doors.root.call("CreateKey", **asked)).status == 503
+    (key,) = await doors.root.all(filter="name = ci")
+    await doors.root.ok(since, id=key["id"])
+
+    assert (await doors.root.refused(409, "CreateKey", **asked)).reason == "conflict"
+
+
+async def test_an_expired_key_that_was_read_can_be_sent_back(valkey_url: str) -> None:
+    async with opened(valkey_url, "rest") as doors:
+        made = await created(doors, expires_in="1s")
+        await asyncio.sleep(1.1)
+        read = await doors.root.ok("GetKey", id=made["id"])
+        assert read["state"] == "expired"
+
+        after = await doors.root.ok("UpdateKey", key={**read, "name": "another"})
+
+        assert (after["name"], after["expires_at"]) == ("another", read["expires_at"])
+
+
 async def test_a_key_that_was_rotated_by_others_meanwhile(doors: Doors) -> None:
     """Nobody is given a token that is another's, and none is made that nobody asked for."""
     made = await created(doors, kind="opaque")

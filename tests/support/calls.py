@@ -31,12 +31,17 @@ class Calls:
         self.operations: list[str] = []
         self.away = False
         self._lost: list[str] = []
+        self._undone: list[str] = []
         store.call = self._watched  # type: ignore[method-assign]
 
     def hold_reply(self, operation: str) -> Held:
         """The next call of *operation* is answered by the store; its answer is late."""
         self._held.append(Held(operation, answered=True))
         return self._held[-1]
+
+    def lose(self, operation: str) -> None:
+        """The next call of *operation* does not reach the store."""
+        self._undone.append(operation)
 
     def lose_reply(self, operation: str) -> None:
         """The next call of *operation* is done by the store, and nobody is told."""
@@ -51,6 +56,9 @@ class Calls:
         self.operations.append(operation)
         if self.away:
             raise StoreFault("the store is away")
+        if operation in self._undone:
+            self._undone.remove(operation)
+            raise StoreFault("the store did not answer in time")
         held = next((one for one in self._held if one.operation == operation), None)
         if held is not None and not held.answered:
             self._held.remove(held)

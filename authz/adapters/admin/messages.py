@@ -1,5 +1,6 @@
 """Records as messages of the API, and what requests say as the use cases take it."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -90,11 +91,11 @@ def event(told: Event) -> Any:
 
 
 def encode_drawn(drawn: Drawn) -> bytes:
-    return json.dumps([drawn.id, drawn.number, drawn.token]).encode()
+    return json.dumps(dataclasses.asdict(drawn)).encode()
 
 
 def decode_drawn(encoded: bytes) -> Drawn:
-    return Drawn(*json.loads(encoded))
+    return Drawn(**json.loads(encoded))
 
 
 def new_key(request: Any) -> NewKey:

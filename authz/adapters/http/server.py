@@ -15,10 +15,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS: Final = 2048
 FIRST_REQUEST_S: Final = 10.0
+LINGER_S: Final = 1.0
 
 
 class ImpatientProtocol(H11Protocol):
-    """Ends connections whose first request does not come: they would count against the limit for ever."""
+    """Ends connections whose first request, or a body, does not come: they would count against the limit for ever."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -29,9 +30,13 @@ class ImpatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """A body that nobody waits for any more is not waited for: its connection ends with the answer."""
+        """A body that nobody needs any more may still arrive, for a moment: many clients read the answer after it."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if self.conn.their_state is h11.SEND_BODY:
+            self.loop.call_later(LINGER_S, self._end_if_sending, self.cycle)
+
+    def _end_if_sending(self, cycle: object) -> None:
+        if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
 
     def _end_if_silent(self) -> None:

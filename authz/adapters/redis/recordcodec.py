@@ -36,6 +36,7 @@ def encode(record: KeyRecord) -> bytes:
                 issued_at_us=one.issued_at_us,
                 ends_at_us=one.ends_at_us or 0,
                 digest=bytes.fromhex(one.digest),
+                nonce=bytes.fromhex(one.nonce),
             )
             for one in record.rotations
         ],
@@ -65,7 +66,13 @@ def decode(stored: bytes, version: bytes | None, revocation: bytes | None, last_
             revoked_at_us=int(revoked_at) if revoked_at else None,
             revoked_reason=reason,
             rotations=tuple(
-                Rotation(one.number, one.issued_at_us or int(issued_us), one.ends_at_us or None, one.digest.hex())
+                Rotation(
+                    number=one.number,
+                    issued_at_us=one.issued_at_us or int(issued_us),
+                    ends_at_us=one.ends_at_us or None,
+                    digest=one.digest.hex(),
+                    nonce=one.nonce.hex(),
+                )
                 for one in message.rotations
             ),
             last_used_at_us=int(last_used) if last_used else None,

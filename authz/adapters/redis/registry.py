@@ -28,6 +28,7 @@ from authz.ports import (
 
 SCAN: Final = 5_000  # records looked at for one page
 READ: Final = 500  # records read in one go
+UNBOUND_MS: Final = 3_600_000
 _MEMBERS: Final = ("actor", "action", "target", "workspace", "before", "after", "request_id")
 OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
 
@@ -152,7 +153,7 @@ class RedisKeyRegistry:
     async def now_us(self) -> int:
         return await self._store.now_us()
 
-    async def create(self, draft: KeyDraft, event: Event) -> KeyRecord:
+    async def create(self, draft: KeyDraft, event: Event) -> tuple[KeyRecord, bool]:
         """Raises: PrefixTakenError; StoreFault."""
         record = draft.record
         await self._store.initialise()
@@ -165,19 +166,19 @@ class RedisKeyRegistry:
             record = replace(record, expires_at_us=await self.now_us() + draft.lifetime_s * 1_000_000)
         await self._bind(record)
         try:
-            return await self._records.issue(record, "k", event)
+            return await self._records.issue(record, "k", event), True
         except ChangedError:  # it is there: made by an earlier try whose answer was lost
             made = await self.read(record.id)
             if made is None:
                 raise StoreFault("a key is there and has no record: the store was damaged", trustworthy=False) from None
-            return made
+            return made, False
 
     async def _bind(self, record: KeyRecord) -> None:
         """Make the current token findable; until the record names its digest too, it is good for nothing."""
         if digest := record.current.digest:
             name = keys.digest(digest)[1]
             owner = encode_owner(record.id, record.subject, record.workspace)
-            await self._store.call("reserve", "SET", name, owner)
+            await self._store.call("reserve", "SET", name, owner, "NX")
 
     async def change(self, changed: KeyRecord, event: Event) -> KeyRecord:
         """Raises: ChangedError; RevokedError; StoreFault."""
@@ -189,9 +190,10 @@ class RedisKeyRegistry:
         try:
             rotated = await self._records.replace(changed, event)
         except (ChangedError, RevokedError):
-            if digest := changed.current.digest:
-                await self._store.call("reserve", "DEL", keys.digest(digest)[1])
+            await self._unbind(changed)
             raise
+        if rotated.current.digest:
+            await self._store.call("reserve", "PERSIST", keys.digest(rotated.current.digest)[1])
         ends = {one.digest: one.ends_at_us for one in rotated.rotations}
         for one in record.rotations:
             if one.digest:
@@ -199,6 +201,18 @@ class RedisKeyRegistry:
                 name = keys.digest(one.digest)[1]
                 await self._store.call("reserve", "PEXPIREAT", name, ends_us // 1000 + OUTLIVED_MS)
         return rotated
+
+    async def _unbind(self, changed: KeyRecord) -> None:
+        """
+        Let a digest go that no record names, after a while. Another try with the same draw may have put it into the
+        record, before or after this: so that is looked at last, and whoever succeeds makes it stay.
+        """
+        if digest := changed.current.digest:
+            name = keys.digest(digest)[1]
+            await self._store.call("reserve", "PEXPIRE", name, UNBOUND_MS)
+            standing = await self.read(changed.id)
+            if standing is not None and any(one.digest == digest for one in standing.rotations):
+                await self._store.call("reserve", "PERSIST", name)
 
     async def read(self, key: str) -> KeyRecord | None:
         await self._store.identity()

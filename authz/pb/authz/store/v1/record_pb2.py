@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61uthz/store/v1/record.proto\x12\x0e\x61uthz.store.v1\"\xb8\x02\n\tKeyRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x11\n\tworkspace\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x35\n\x06limits\x18\x08 \x03(\x0b\x32%.authz.store.v1.KeyRecord.LimitsEntry\x12\x15\n\rexpires_at_us\x18\t \x01(\x03\x12+\n\trotations\x18\n \x03(\x0b\x32\x18.authz.store.v1.Rotation\x1a\x44\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.authz.store.v1.Limit:\x02\x38\x01\"T\n\x08Rotation\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x14\n\x0cissued_at_us\x18\x02 \x01(\x03\x12\x12\n\nends_at_us\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\"+\n\x05Limit\x12\x10\n\x08\x63\x61pacity\x18\x01 \x01(\r\x12\x10\n\x08period_s\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61uthz/store/v1/record.proto\x12\x0e\x61uthz.store.v1\"\xb8\x02\n\tKeyRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x11\n\tworkspace\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12\x35\n\x06limits\x18\x08 \x03(\x0b\x32%.authz.store.v1.KeyRecord.LimitsEntry\x12\x15\n\rexpires_at_us\x18\t \x01(\x03\x12+\n\trotations\x18\n \x03(\x0b\x32\x18.authz.store.v1.Rotation\x1a\x44\n\x0bLimitsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.authz.store.v1.Limit:\x02\x38\x01\"c\n\x08Rotation\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x14\n\x0cissued_at_us\x18\x02 \x01(\x03\x12\x12\n\nends_at_us\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"+\n\x05Limit\x12\x10\n\x08\x63\x61pacity\x18\x01 \x01(\r\x12\x10\n\x08period_s\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYRECORD_LIMITSENTRY']._serialized_start=292
   _globals['_KEYRECORD_LIMITSENTRY']._serialized_end=360
   _globals['_ROTATION']._serialized_start=362
-  _globals['_ROTATION']._serialized_end=446
-  _globals['_LIMIT']._serialized_start=448
-  _globals['_LIMIT']._serialized_end=491
+  _globals['_ROTATION']._serialized_end=461
+  _globals['_LIMIT']._serialized_start=463
+  _globals['_LIMIT']._serialized_end=506
 # @@protoc_insertion_point(module_scope)

@@ -38,16 +38,18 @@ class KeyRecord(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., kind: _Optional[str] = ..., prefix: _Optional[str] = ..., subject: _Optional[str] = ..., workspace: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ..., limits: _Optional[_Mapping[str, Limit]] = ..., expires_at_us: _Optional[int] = ..., rotations: _Optional[_Iterable[_Union[Rotation, _Mapping]]] = ...) -> None: ...
 
 class Rotation(_message.Message):
-    __slots__ = ("number", "issued_at_us", "ends_at_us", "digest")
+    __slots__ = ("number", "issued_at_us", "ends_at_us", "digest", "nonce")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ISSUED_AT_US_FIELD_NUMBER: _ClassVar[int]
     ENDS_AT_US_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
     number: int
     issued_at_us: int
     ends_at_us: int
     digest: bytes
-    def __init__(self, number: _Optional[int] = ..., issued_at_us: _Optional[int] = ..., ends_at_us: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+    nonce: bytes
+    def __init__(self, number: _Optional[int] = ..., issued_at_us: _Optional[int] = ..., ends_at_us: _Optional[int] = ..., digest: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Limit(_message.Message):
     __slots__ = ("capacity", "period_s")
