@@ -31,7 +31,7 @@ class Answers:
         question: tuple[str, str, str],
         asked: bytes,
         draw: Callable[[], Awaitable[bytes]],
-        act: Callable[[bytes], Awaitable[bytes]],
+        act: Callable[[bytes | None], Awaitable[bytes]],
     ) -> bytes:
         """
         What *act* answers; asked again, what it answered the first time.
@@ -40,12 +40,12 @@ class Answers:
             question: Caller, method and `request_id`; without the last, it is simply done.
             asked: The whole request: another one under the same id is refused.
             draw: What is random about it.
-            act: Does it with what was drawn; must be safe to do again.
+            act: Does it with what was drawn (None: with a draw of its own); must be safe to do again with the same.
         Raises: KeyRequestError; KeyConflictError; whatever *draw* and *act* raise.
         """
         request_id = question[2]
         if not request_id:
-            return await act(await draw())
+            return await act(None)
         if len(request_id) > MAX_CHARS or not request_id.isprintable():
             raise KeyRequestError("request_id", f"must be 1 to {MAX_CHARS} printable characters")
         name = hashlib.sha256("\0".join(question).encode()).hexdigest()

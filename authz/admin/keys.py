@@ -210,7 +210,7 @@ class KeyAdmin:
             raise KeyRequestError("expires_in", "must be above zero and at most 100 years")
 
     def _drafted(self, new: NewKey, drawn: Drawn) -> KeyRecord:
-        digest = self.peppers.digests(drawn.token)[0] if drawn.token else ""
+        digest = self._digest(drawn.token) if drawn.token else ""
         return KeyRecord(
             id=drawn.id,
             name=new.name,
@@ -299,7 +299,9 @@ class KeyAdmin:
 
     async def draw_rotation(self, key: str, actor: Actor) -> Drawn:
         """What `rotate` will make. Raises: NoSuchKeyError; StoreFault."""
-        record = await self.show(key, actor)
+        return self._draw_rotation(await self.show(key, actor))
+
+    def _draw_rotation(self, record: KeyRecord) -> Drawn:
         token = self._opaque_token() if record.kind == "opaque" else ""
         return Drawn("", record.current.number + 1, token, secrets.token_hex(8))
 
@@ -323,7 +325,7 @@ class KeyAdmin:
                 return await self._issued(record, tried.token)  # it was done, though nobody was told
             if drawn is not None and record.current.number >= drawn.number:
                 raise KeyConflictError("the key was rotated by somebody else meanwhile")
-            tried = drawn or await self.draw_rotation(key, actor)
+            tried = drawn or self._draw_rotation(record)
             rotated = self._rotated(record, now_us, grace_s, tried)
             after = {"rotation": rotated.current.number, "earlier_tokens_end_at": rfc3339(now_us + grace_s * US)}
             event = _event(actor, Action.ROTATE, record, {"rotation": record.current.number}, after)

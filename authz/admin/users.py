@@ -32,6 +32,7 @@ from authz.ports import (
 
 MIN_PASSWORD_CHARS: Final = 8  # NIST SP 800-63B
 MAX_PASSWORD_BYTES: Final = 1024
+_ATTEMPTS: Final = 8  # at a password while others set the same user's
 _NEVER_REVOKED: Final = 2**53 - 1
 _NOBODY: Final = "\0login"  # no key or jti has this name
 
@@ -45,13 +46,22 @@ class UserExistsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class NewUser:
+    """`name`: what the user logs in with; the subject of the sessions."""
+
+    name: str
+    workspace: str = ""
+    scopes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UserAdmin:
     registry: UserRegistry
     hasher: PasswordHasher
     scopes: ScopeTable
     observer: AuditObserver
 
-    async def add(self, new: "NewUser", password: str, actor: Actor) -> KeyRecord:
+    async def add(self, new: NewUser, password: str, actor: Actor) -> KeyRecord:
         """Raises: KeyRequestError; UserExistsError; ForbiddenError; StoreFault."""
         check_name("name", new.name)
         if new.workspace:
@@ -78,7 +88,7 @@ class UserAdmin:
     async def set_password(self, name: str, password: str, actor: Actor) -> KeyRecord:
         """Ends every session of the user. Raises: KeyRequestError; NoSuchUserError; StoreFault."""
         password_hash = await self._hash(password)
-        for _ in range(8):
+        for _ in range(_ATTEMPTS):
             record = await self._find(name)
             now_us = await self.registry.now_us()
             changed = replace(record, rotations=(Rotation(record.current.number + 1, now_us),))
@@ -109,15 +119,6 @@ class UserAdmin:
         if found is None:
             raise NoSuchUserError(name)
         return found[0]
-
-
-@dataclass(frozen=True, slots=True)
-class NewUser:
-    """`name`: what the user logs in with; the subject of the sessions."""
-
-    name: str
-    workspace: str = ""
-    scopes: tuple[str, ...] = ()
 
 
 def normalised(password: str) -> str:

@@ -13,13 +13,14 @@ from authz.app import SystemClock
 from authz.cli.common import add_common, filled, positive, usage_error
 from authz.cli.connection import Connection, Json, NotFoundError, add_server, connected
 from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
+from authz.core.keyformat import OPAQUE_CHARS
 from authz.core.listing import MAX_PAGE
 from authz.core.units import parse_duration_ms, rfc3339
 
 
 LOG_EVENTS: Final = 50
 MAX_ID_CHARS: Final = 64
-_OPAQUE_TOKEN: Final = re.compile(r"[a-z0-9][a-z0-9_-]*[-_][0-9A-Za-z]{49}")
+_OPAQUE_TOKEN: Final = re.compile(rf"[a-z0-9][a-z0-9_-]*[-_][0-9A-Za-z]{{{OPAQUE_CHARS}}}")
 _TITLES: Final = ("ID", "NAME", "PREFIX", "SUBJECT", "WORKSPACE", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 _HIDDEN: Final = ("token", "warnings")  # told in another place
 

@@ -27,8 +27,20 @@ def timestamp(us: int | None) -> Timestamp | None:
     return None if not us else Timestamp(seconds=us // 1_000_000)
 
 
-def _limits(limits: Mapping[str, Limit]) -> dict[str, str]:
-    return {unit: format_limit(limit) for unit, limit in limits.items()}
+def _shared(record: KeyRecord) -> dict[str, Any]:
+    """What `Key` and `KeyWithToken` both tell."""
+    return {
+        "id": record.id,
+        "name": record.name,
+        "prefix": record.prefix,
+        "kind": record.kind,
+        "subject": record.subject,
+        "workspace": record.workspace,
+        "scopes": record.scopes,
+        "limits": {unit: format_limit(limit) for unit, limit in record.limits.items()},
+        "created_at": timestamp(record.created_at_us),
+        "expires_at": timestamp(record.expires_at_us),
+    }
 
 
 def key(record: KeyRecord, now_us: int, *, token: str | None = None, warnings: list[str] | None = None) -> Any:
@@ -37,16 +49,7 @@ def key(record: KeyRecord, now_us: int, *, token: str | None = None, warnings: l
         for one in record.rotations or (record.current,)
     ]
     return keys_pb2.Key(
-        id=record.id,
-        name=record.name,
-        prefix=record.prefix,
-        kind=record.kind,
-        subject=record.subject,
-        workspace=record.workspace,
-        scopes=record.scopes,
-        limits=_limits(record.limits),
-        created_at=timestamp(record.created_at_us),
-        expires_at=timestamp(record.expires_at_us),
+        **_shared(record),
         state=record.state(now_us).value,
         last_used_at=timestamp(record.last_used_at_us),
         revoked_at=timestamp(record.revoked_at_us),
@@ -59,20 +62,7 @@ def key(record: KeyRecord, now_us: int, *, token: str | None = None, warnings: l
 
 
 def key_with_token(issued: IssuedKey) -> Any:
-    record = issued.record
-    return keys_pb2.KeyWithToken(
-        id=record.id,
-        name=record.name,
-        token=issued.token,
-        prefix=record.prefix,
-        kind=record.kind,
-        subject=record.subject,
-        workspace=record.workspace,
-        scopes=record.scopes,
-        limits=_limits(record.limits),
-        created_at=timestamp(record.created_at_us),
-        expires_at=timestamp(record.expires_at_us),
-    )
+    return keys_pb2.KeyWithToken(**_shared(issued.record), token=issued.token)
 
 
 def event(told: Event) -> Any:
@@ -94,8 +84,8 @@ def encode_drawn(drawn: Drawn) -> bytes:
     return json.dumps(dataclasses.asdict(drawn)).encode()
 
 
-def decode_drawn(encoded: bytes) -> Drawn:
-    return Drawn(**json.loads(encoded))
+def decode_drawn(encoded: bytes | None) -> Drawn | None:
+    return None if encoded is None else Drawn(**json.loads(encoded))
 
 
 def new_key(request: Any) -> NewKey:

@@ -95,8 +95,7 @@ class KeyService:
             method: Callable[[Any, Actor], Awaitable[Message]] = getattr(self, _METHODS[call.method])
             return await method(request, actor)
         except KeyRequestError as exc:
-            reason = str(exc)
-            raise RpcError(Problem(400, Reason.BAD_REQUEST.value, f"{reason}.", field=exc.field)) from exc
+            raise RpcError(Problem(400, Reason.BAD_REQUEST.value, f"{exc}.", field=exc.field)) from exc
         except BadPageTokenError as exc:
             told = "page_token: is not one of this list and filter."
             raise RpcError(Problem(400, Reason.BAD_REQUEST.value, told, field="page_token")) from exc
@@ -126,7 +125,7 @@ class KeyService:
         async def draw() -> bytes:
             return messages.encode_drawn(self._keys.draw(new, actor))
 
-        async def act(drawn: bytes) -> IssuedKey:
+        async def act(drawn: bytes | None) -> IssuedKey:
             return await self._keys.create(new, actor, messages.decode_drawn(drawn))
 
         return await self._once("CreateKey", request, actor, draw, act)
@@ -137,10 +136,8 @@ class KeyService:
         async def draw() -> bytes:
             return messages.encode_drawn(await self._keys.draw_rotation(request.id, actor))
 
-        async def act(drawn: bytes) -> IssuedKey:
-            # without a request_id nobody can ask again: others may rotate the key in between
-            first = messages.decode_drawn(drawn) if request.request_id else None
-            return await self._keys.rotate(request.id, grace_s, actor, first)
+        async def act(drawn: bytes | None) -> IssuedKey:
+            return await self._keys.rotate(request.id, grace_s, actor, messages.decode_drawn(drawn))
 
         return await self._once("RotateKey", request, actor, draw, act)
 
@@ -150,11 +147,11 @@ class KeyService:
         request: Message,
         actor: Actor,
         draw: Callable[[], Awaitable[bytes]],
-        act: Callable[[bytes], Awaitable[IssuedKey]],
+        act: Callable[[bytes | None], Awaitable[IssuedKey]],
     ) -> Message:
         """To the end, also for a caller who hangs up: who asks again must find the answer."""
 
-        async def answered(drawn: bytes) -> bytes:
+        async def answered(drawn: bytes | None) -> bytes:
             encoded: bytes = messages.key_with_token(await act(drawn)).SerializeToString()
             return encoded
 

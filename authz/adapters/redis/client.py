@@ -126,6 +126,19 @@ class Store:
         except NoScriptError:  # nothing ran, so nothing was charged
             return await self.call(script.name, "EVAL", script.text, len(names), *names, *args)
 
+    async def read(self, operation: str, partition: int, *names: str) -> list[bytes | None]:
+        """
+        Values of one partition, read beside its marker: what an emptied store does not hold must not pass for absent.
+
+        Raises: StoreFault.
+        """
+        store_id = await self.identity()
+        values: list[bytes | None]
+        marker, *values = await self.call(operation, "MGET", keys.name(partition, "m"), *names)
+        if marker is None or marker.decode() != store_id:
+            raise not_ours()
+        return values
+
     async def identity(self) -> str:
         """
         The store's id; the one seen first is held on to.

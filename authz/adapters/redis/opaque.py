@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from authz.adapters.redis import keys
-from authz.adapters.redis.client import Store, not_ours
+from authz.adapters.redis.client import Store
 from authz.core.claims import Claims
 from authz.core.pepper import Peppers
 from authz.core.recent import Recent
@@ -47,12 +47,8 @@ class RedisOpaqueTokens:
         return claims
 
     async def _read(self, token: str) -> Claims | None:
-        store_id = await self._store.identity()
         for digest in self._peppers.digests(token):
-            partition, name = keys.digest(digest)
-            marker, owner = await self._store.call("opaque", "MGET", keys.name(partition, "m"), name)
-            if marker is None or marker.decode() != store_id:
-                raise not_ours()  # an emptied store has forgotten this token, and must not be believed
+            (owner,) = await self._store.read("opaque", *keys.digest(digest))
             if owner is not None:
                 return _claims(owner, digest)
         return None

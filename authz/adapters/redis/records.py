@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.adapters.redis import keys, recordcodec
-from authz.adapters.redis.client import Store, not_ours
+from authz.adapters.redis.client import Store
 from authz.core.keyrecord import KeyRecord
 from authz.core.recent import Recent
 from authz.ports import OverloadFault
@@ -57,12 +57,9 @@ class CachedRecords:
     async def _load(self, place: tuple[str, str]) -> KeyRecord | None:
         tenant, key_id = place
         partition = keys.partition(tenant)
-        names = [keys.name(partition, "m"), *(keys.name(partition, kind, key_id) for kind in "rvt")]
-        store_id = await self._store.identity()
+        names = (keys.name(partition, kind, key_id) for kind in "rvt")
         async with self._slots:
-            marker, stored, version, revocation = await self._store.call("record", "MGET", *names)
-        if marker is None or marker.decode() != store_id:
-            raise not_ours()
+            stored, version, revocation = await self._store.read("record", partition, *names)
         return recordcodec.decode(stored, version, revocation) if stored else None
 
     def _loaded(self, place: tuple[str, str], load: asyncio.Task[KeyRecord | None]) -> None:

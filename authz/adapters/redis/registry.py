@@ -28,7 +28,7 @@ from authz.ports import (
 
 SCAN: Final = 5_000  # records looked at for one page
 READ: Final = 500  # records read in one go
-UNBOUND_MS: Final = 3_600_000
+UNBOUND_MS: Final = 3_600_000  # for how long a digest stays that a rotation did not come to use
 _MEMBERS: Final = ("actor", "action", "target", "workspace", "before", "after", "request_id")
 OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
 
@@ -52,20 +52,15 @@ class Records:
             case _:
                 raise ChangedError
 
-    async def now_us(self) -> int:
-        return await self.store.now_us()
-
     async def issue(self, record: KeyRecord, kind: str, event: Event, password: str | None = None) -> KeyRecord:
         """*kind*: of the list that it goes into."""
-        at = keys.partition(tenant_of(record.workspace, record.subject))
+        at = _home(record)
         names = [
             keys.name(at, "m"),
             keys.name(at, "i"),
             keys.name(at, "v", record.id),
             keys.name(at, "a"),
-            keys.name(at, "x", record.subject),
-            keys.name(at, "w", record.workspace),
-            keys.within(at, record.workspace, record.subject),
+            *_bulk(at, record),
             keys.name(at, "r", record.id),
             keys.name(at, kind),
             keys.name(at, "z"),
@@ -80,14 +75,12 @@ class Records:
 
     async def replace(self, changed: KeyRecord, event: Event, password: str | None = None) -> KeyRecord:
         """*changed*: of the version that was read. Raises: ChangedError; RevokedError; StoreFault."""
-        at = keys.partition(tenant_of(changed.workspace, changed.subject))
+        at = _home(changed)
         names = [
             keys.name(at, "m"),
             keys.name(at, "v", changed.id),
             keys.name(at, "a"),
-            keys.name(at, "x", changed.subject),
-            keys.name(at, "w", changed.workspace),
-            keys.within(at, changed.workspace, changed.subject),
+            *_bulk(at, changed),
             keys.name(at, "r", changed.id),
             keys.name(at, "z"),
         ]
@@ -126,10 +119,7 @@ class Records:
         """A key that a bulk revocation reached is shown as revoked when that was."""
         if not records:
             return records
-        names = [keys.name(at, "a")]
-        for record in records:
-            within = keys.within(at, record.workspace, record.subject)
-            names += (keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace), within)
+        names = [keys.name(at, "a"), *(name for record in records for name in _bulk(at, record))]
         try:
             everything, *upto = [int(value or 0) for value in await self.store.call("list", "MGET", *names)]
         except ValueError as exc:
@@ -138,8 +128,8 @@ class Records:
         return [_revoked_in_bulk(one, max(everything, *its)) for one, its in zip(records, each, strict=True)]
 
 
-class RedisKeyRegistry:
-    """The first key created marks the store as ours (`Store.initialise`)."""
+class Registry:
+    """What a registry of keys and one of users tell alike."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -152,6 +142,10 @@ class RedisKeyRegistry:
 
     async def now_us(self) -> int:
         return await self._store.now_us()
+
+
+class RedisKeyRegistry(Registry):
+    """The first key created marks the store as ours (`Store.initialise`)."""
 
     async def create(self, draft: KeyDraft, event: Event) -> tuple[KeyRecord, bool]:
         """Raises: PrefixTakenError; StoreFault."""
@@ -301,12 +295,12 @@ class RedisKeyRegistry:
 
     async def retain(self, record: KeyRecord, sealed: bytes | None) -> None:
         """Raises: ChangedError — *record* is no longer what stands; StoreFault."""
-        at = keys.partition(tenant_of(record.workspace, record.subject))
+        at = _home(record)
         names = [keys.name(at, kind, record.id) for kind in "ve"]
         await self._records.run(RETAIN, [keys.name(at, "m"), *names], str(record.version), sealed or b"")
 
     async def retained(self, record: KeyRecord) -> bytes | None:
-        at = keys.partition(tenant_of(record.workspace, record.subject))
+        at = _home(record)
         found: bytes | None = await self._store.call("retain", "GET", keys.name(at, "e", record.id))
         return found
 
@@ -353,6 +347,17 @@ class RedisKeyRegistry:
 
     async def forget_answer(self, request: str) -> None:
         await self._store.call("request", "DEL", keys.request(request))
+
+
+def _home(record: KeyRecord) -> int:
+    """Where all of it lies."""
+    return keys.partition(tenant_of(record.workspace, record.subject))
+
+
+def _bulk(at: int, record: KeyRecord) -> tuple[str, str, str]:
+    """The bulk revocations that may reach *record*: of its subject, of its workspace, of the subject in that."""
+    within = keys.within(at, record.workspace, record.subject)
+    return keys.name(at, "x", record.subject), keys.name(at, "w", record.workspace), within
 
 
 def _partitions(wanted: Filter) -> Sequence[int]:

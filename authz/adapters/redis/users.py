@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from authz.adapters.redis import keys
-from authz.adapters.redis.client import Store, not_ours
-from authz.adapters.redis.registry import Records
+from authz.adapters.redis.registry import Registry
 from authz.adapters.redis.scripts import TAKE
 from authz.core.event import Event
 from authz.core.keyformat import partition_of
@@ -12,23 +11,11 @@ from authz.core.keyrecord import KeyRecord
 from authz.ports import ChangedError, NameTakenError
 
 
-class RedisUserRegistry:
+class RedisUserRegistry(Registry):
     """
     A name is reserved first; while its record is not there yet, or was removed, nobody has it. The reservation of a
     removed user stays until somebody takes the name again: to delete it could hit that somebody's.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._records = Records(store)
-
-    partitions = keys.PARTITIONS
-
-    def partition(self, tenant: str) -> int:
-        return keys.partition(tenant)
-
-    async def now_us(self) -> int:
-        return await self._store.now_us()
 
     async def create(self, record: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
         """Raises: NameTakenError; StoreFault."""
@@ -62,16 +49,13 @@ class RedisUserRegistry:
         await self._records.run(TAKE, [keys.name(at, "m"), name], holder, record.id)
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
-        at, reserved = keys.user(name)
-        store_id = await self._store.identity()
-        marker, user_id = await self._store.call("user", "MGET", keys.name(at, "m"), reserved)
-        if marker is None or marker.decode() != store_id:
-            raise not_ours()
-        at_home = partition_of(user_id.decode()) if user_id else None
-        if at_home is None:
+        (held_by,) = await self._store.read("user", *keys.user(name))
+        user_id = held_by.decode() if held_by else ""
+        at = partition_of(user_id)
+        if at is None:
             return None
-        records = await self._records.read_all(at_home, [user_id.decode()])
-        password_hash = await self._store.call("user", "GET", keys.name(at_home, "p", user_id.decode()))
+        records = await self._records.read_all(at, [user_id])
+        password_hash = await self._store.call("user", "GET", keys.name(at, "p", user_id))
         if not records or records[0].version < 0 or password_hash is None or records[0].name != name:
             return None
         return records[0], password_hash.decode("utf-8", "replace")
