@@ -55,11 +55,20 @@ class LocalServer:
     """A server process on loopback; `arguments` are the server's own."""
 
     def __init__(self, binary: str, *arguments: str, port: int | None = None) -> None:
-        self.port = port or _cluster_port()
         self._folder = tempfile.mkdtemp(prefix="authz-store-")
-        self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder]
-        self._command += ["--save", "", "--enable-debug-command", "yes", *arguments]
+        self._command = [binary, "--bind", "127.0.0.1", "--dir", self._folder, "--save", ""]
+        self._command += ["--enable-debug-command", "yes", *arguments]
+        self.port = port or _cluster_port()
         self._process = self._start()
+        while port is None and not self._answers_itself():
+            self.kill()
+            self.port = _cluster_port()
+            self._process = self._start()
+
+    def _answers_itself(self) -> bool:
+        """Not so where another worker was given the same port as free, and was faster: two would share one store."""
+        with self.client as client:
+            return bool(client.info("server")["process_id"] == self._process.pid)
 
     @property
     def url(self) -> str:
@@ -70,7 +79,8 @@ class LocalServer:
         return redis.Redis(port=self.port)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [*self._command, "--port", str(self.port)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self.url)
         return process
 
