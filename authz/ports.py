@@ -5,7 +5,7 @@ Adapters implement them; the composition root puts them together. A refusal is a
 exception that crosses a port.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from authz.core.event import Event
 from authz.core.keyrecord import KeyRecord
 from authz.core.listing import Filter
 from authz.core.request import Request
+from authz.core.settlement import Booked, Booking, DecisionId
+from authz.core.usage import Counts, Owner, Row, Step
 
 
 class StoreFault(Exception):  # noqa: N818 - "fault" is our word for a failing of ours (docs/terminology.md)
@@ -70,6 +72,41 @@ class Ledger(Protocol):
         Decide and charge in one atomic step.
 
         Raises: StoreFault — within the store's time-out; nothing is known to have been charged.
+        """
+        ...
+
+    def number(self, tenant: str) -> DecisionId:
+        """Names the next decision about *tenant*."""
+        ...
+
+
+class Books(Protocol):
+    """Where finished requests are settled."""
+
+    async def settle(self, bookings: Sequence[Booking]) -> Sequence[Booked]:
+        """
+        Book each in one atomic step, if it never was: correct its buckets, count it. Answers stand beside *bookings*.
+
+        Raises: StoreFault — which of them were booked is not known: ask again, none is booked twice.
+        """
+        ...
+
+
+class UsageReports(Protocol):
+    """Reads what was booked."""
+
+    async def totals(self, owner: Owner) -> Mapping[str, Counts]:
+        """By model; `""`: requests without one. Since the owner's first request. Raises: StoreFault."""
+        ...
+
+    async def last_used_us(self, owner: Owner) -> int | None:
+        """Of a key. Raises: StoreFault."""
+        ...
+
+    def rows(self, step: Step, start_s: int, end_s: int, tenant: str | None = None) -> AsyncIterator[Row]:
+        """
+        What was used from *start_s* up to, and not at, *end_s*: both whole steps. *tenant*: look in its partition
+        alone, where others' rows may lie too. Raises: StoreFault.
         """
         ...
 
