@@ -13,6 +13,7 @@ from authz.adapters.admin.service import ROUTE, Door, KeyService
 from authz.adapters.argon2.hasher import Argon2Hasher
 from authz.adapters.crypto.vault import AesVault
 from authz.adapters.envoy.codec import ResponseStyle
+from authz.adapters.envoy.ticket import Tickets
 from authz.adapters.jwt.keyring import Keyring, VerificationKey
 from authz.adapters.jwt.signer import JwtSigner
 from authz.adapters.jwt.verifier import SESSION_TYPE, CacheCounts, JwtVerifier
@@ -24,11 +25,13 @@ from authz.adapters.redis.ledger import RedisLedger
 from authz.adapters.redis.opaque import RedisOpaqueTokens
 from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
+from authz.adapters.redis.usage import RedisUsageReports
 from authz.adapters.redis.users import RedisUserRegistry
 from authz.admin.actor import ADMIN
 from authz.admin.answers import Answers
 from authz.admin.keys import KeyAdmin
 from authz.admin.retention import Retention
+from authz.admin.usage import UsageAdmin
 from authz.admin.users import Login, UserAdmin
 from authz.core.claims import ClaimsPolicy
 from authz.core.decision import Decision
@@ -38,6 +41,7 @@ from authz.core.policy import Policy
 from authz.core.problems import FORMATS
 from authz.core.request import Request
 from authz.core.scope import ScopeTable
+from authz.core.settlement import Booked, Booking, Finished
 from authz.pipeline import Authorizer, CredentialRules
 from authz.ports import AuditObserver, Clock, NewToken, StoreObserver
 from authz.settings import Configuration, Settings, build
@@ -79,6 +83,18 @@ class Observers:
     def changed(self, event: Event) -> None:
         for observer in self.all:
             observer.changed(event)
+
+    def finished(self, finished: Finished) -> None:
+        for observer in self.all:
+            observer.finished(finished)
+
+    def settled(self, booking: Booking, booked: Booked, lag_s: float) -> None:
+        for observer in self.all:
+            observer.settled(booking, booked, lag_s)
+
+    def entry_dropped(self, why: str) -> None:
+        for observer in self.all:
+            observer.entry_dropped(why)
 
 
 def keyring(configuration: Configuration) -> Keyring:
@@ -156,7 +172,8 @@ def command_service(configuration: Configuration, store: Store, observer: AuditO
     """KeyService for the command line: straight in the store, as nobody's caller."""
     keys = key_admin(configuration, store, observer)
     vault = AesVault(configuration.keyring_secrets or (os.urandom(32),), "remembered answer")
-    return KeyService(door=None, keys=keys, answers=Answers(keys.registry, vault), login=None)
+    usage = UsageAdmin(keys.registry, RedisUsageReports(store))
+    return KeyService(door=None, keys=keys, usage=usage, answers=Answers(keys.registry, vault), login=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +259,8 @@ def key_service(configuration: Configuration, parts: StoreParts, clock: Clock, o
         per_address=settings.login.limits.per_address,
     )
     answers = Answers(keys.registry, AesVault(configuration.keyring_secrets, "remembered answer"))
-    return KeyService(door=door, keys=keys, answers=answers, login=login)
+    usage = UsageAdmin(keys.registry, RedisUsageReports(parts.store))
+    return KeyService(door=door, keys=keys, usage=usage, answers=answers, login=login)
 
 
 def descriptors() -> bytes:
@@ -250,10 +268,16 @@ def descriptors() -> bytes:
     return resources.files("authz.pb").joinpath("descriptors.binpb").read_bytes()
 
 
-def response_style(settings: Settings) -> ResponseStyle:
+def tickets(configuration: Configuration) -> Tickets:
+    return Tickets(configuration.keyring_secrets)
+
+
+def response_style(configuration: Configuration) -> ResponseStyle:
+    settings = configuration.settings
     forwarded = settings.credentials.forward
     return ResponseStyle(
         format=FORMATS[settings.responses.format],
         ratelimit_styles=settings.responses.ratelimit_headers,
         credential_headers=() if forwarded else tuple({source.header: None for source in settings.credentials.sources}),
+        tickets=tickets(configuration),
     )

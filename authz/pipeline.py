@@ -20,6 +20,7 @@ from authz.core.keyrecord import KeyRecord, Rotation, tenant_of
 from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
 from authz.core.principal import Principal
 from authz.core.request import Request
+from authz.core.settlement import Hold, Spent
 from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, StoreFault, Verifier
 
 
@@ -110,7 +111,7 @@ class Authorizer:
         except OverloadFault as fault:
             return Fault(Reason.OVERLOADED, str(fault), _name(route))
         except StoreFault as fault:
-            return self._without_store(request, route, claims, fault, ambiguous=ambiguous)
+            return self._without_store(request, route, claims, fault, ambiguous=ambiguous, spend=spend)
 
     def _authenticate(self, request: Request) -> Claims | OpaqueToken | Refusal:
         found = extract(request, self._rules.sources, self._rules.refuse_in_query)
@@ -137,12 +138,15 @@ class Authorizer:
             if isinstance(judged, Fault):
                 return judged
             if refusal:
-                return _denied(refusal, route, judged.principal if record else None)
-            answer = await self._ledger.admit(self._admission(tenant, judged, spend=spend))
+                denied = _denied(refusal, route, judged.principal if record else None)
+                return self._held(denied, judged) if spend else denied
+            admission = self._admission(tenant, judged, request.max_tokens, spend=spend)
+            answer = await self._ledger.admit(admission)
             if _is_to_be_remembered(answer.status, claims):
                 self._records.remember(tenant, _revoked(claims, record))
             if answer.status not in {Status.STALE, Status.NO_RECORD}:
-                return _conclude(judged, answer)
+                decision = _conclude(judged, answer)
+                return self._held(decision, judged, admission.groups, answer.now_us) if spend else decision
             fresh = True
         return Fault(Reason.STORE_UNAVAILABLE, "the key's record kept changing under the check", _name(route))
 
@@ -188,9 +192,10 @@ class Authorizer:
                 limits = (*limits, self._policy.limits[name])
         return limits
 
-    def _admission(self, tenant: str, judged: Judged, *, spend: bool) -> Admission:
+    def _admission(self, tenant: str, judged: Judged, max_tokens: int | None, *, spend: bool) -> Admission:
         claims, record = judged.presented.claims, judged.presented.record
-        groups = () if judged.denied else _groups(judged.limits, judged.principal, record, self._policy.estimate)
+        costs = TokenCosts(max_tokens, self._policy.estimate)
+        groups = () if judged.denied else _groups(judged.limits, judged.principal, record, costs)
         return Admission(
             tenant=tenant,
             key_id=claims.record_id,
@@ -214,8 +219,36 @@ class Authorizer:
             ends.append(token.ends_at_us)
         return min(ends, default=0)
 
+    def _held(
+        self, decision: Decision, judged: Judged, groups: tuple[Group, ...] = (), at_us: int | None = None
+    ) -> Decision:
+        """*decision*, with what is to be settled once the request is over. *at_us* None: the store was not asked."""
+        if isinstance(decision, Fault) or decision.principal is None:
+            return decision
+        claims, principal = judged.presented.claims, decision.principal
+        allowed = isinstance(decision, Allow)
+        hold = Hold(
+            id=self._ledger.number(tenant_of(claims.workspace, claims.subject)),
+            at_us=round(self._clock.now_s() * US) if at_us is None else at_us,
+            key_id=principal.key_id,
+            key_prefix=principal.prefix,
+            subject=principal.subject,
+            workspace=principal.workspace,
+            allowed=allowed,
+            recorded=judged.presented.record is not None,
+            spent=_spent(groups) if allowed else (),
+        )
+        return replace(decision, hold=hold)
+
     def _without_store(
-        self, request: Request, route: Route | None, claims: Claims | None, fault: StoreFault, *, ambiguous: bool
+        self,
+        request: Request,
+        route: Route | None,
+        claims: Claims | None,
+        fault: StoreFault,
+        *,
+        ambiguous: bool,
+        spend: bool,
     ) -> Decision:
         """
         `on_error: allow` lets pass what signature, claims and scopes allow, and what is not remembered as dead.
@@ -231,12 +264,13 @@ class Authorizer:
         judged = self._judge(request, route, presented, ambiguous=ambiguous)
         if isinstance(judged, Fault):
             return judged
-        if record and (refusal := self._key_refused(presented)):
-            return _denied(refusal, route, judged.principal)
+        decision: Decision = judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
         dead_us = self._dead_us(presented)
-        if dead_us and self._clock.now_s() * US >= dead_us:
-            return Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
-        return judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
+        if record and (refusal := self._key_refused(presented)):
+            decision = _denied(refusal, route, judged.principal)
+        elif dead_us and self._clock.now_s() * US >= dead_us:
+            decision = Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
+        return self._held(decision, judged) if spend else decision
 
 
 def _conclude(judged: Judged, answer: Admitted) -> Decision:
@@ -305,8 +339,22 @@ def _principal(claims: Claims, record: KeyRecord | None, prefix: str) -> Princip
     return Principal(claims.record_id, shown, claims.subject, claims.workspace, claims.scopes or ())
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCosts:
+    """What a request is guessed to cost: the most that it asks for, else the configured estimate."""
+
+    asked: int | None
+    estimate: int
+
+    def of(self, bucket: Limit | None) -> int:
+        """From *bucket*. A guess of ours must not make a small one unusable; what was asked for may never fit."""
+        if bucket is None:
+            return 0
+        return min(self.estimate, bucket.capacity) if self.asked is None else self.asked
+
+
 def _groups(
-    limits: tuple[LimitSet, ...], principal: Principal, record: KeyRecord | None, estimate: int
+    limits: tuple[LimitSet, ...], principal: Principal, record: KeyRecord | None, costs: TokenCosts
 ) -> tuple[Group, ...]:
     """
     What a request is charged. A key's own limits replace, bucket by bucket, those of the limit `default`, or of the
@@ -325,13 +373,14 @@ def _groups(
             "subject": f"s:{principal.workspace}\0{principal.subject}",  # no name holds a NUL
             "workspace": f"w:{principal.workspace}" if principal.workspace else f"s:{principal.subject}",
         }[limit.per]
-        groups.append(Group(limit.name, owner, Charge(requests, 1), Charge(tokens, _estimate(tokens, estimate))))
+        groups.append(Group(limit.name, owner, Charge(requests, 1), Charge(tokens, costs.of(tokens))))
     return tuple(groups)
 
 
-def _estimate(tokens: Limit | None, estimate: int) -> int:
-    """A guess of ours must not make a small bucket unusable."""
-    return min(estimate, tokens.capacity) if tokens else 0
+def _spent(groups: tuple[Group, ...]) -> tuple[Spent, ...]:
+    return tuple(
+        Spent(group.limit, group.owner, group.tokens.limit, group.tokens.cost) for group in groups if group.tokens.limit
+    )
 
 
 def _denied(refusal: Refusal, route: Route | None, principal: Principal | None = None) -> Deny:

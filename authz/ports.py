@@ -16,7 +16,7 @@ from authz.core.event import Event
 from authz.core.keyrecord import KeyRecord
 from authz.core.listing import Filter
 from authz.core.request import Request
-from authz.core.settlement import Booked, Booking, DecisionId
+from authz.core.settlement import Booked, Booking, DecisionId, Finished
 from authz.core.usage import Counts, Owner, Row, Step
 
 
@@ -325,6 +325,20 @@ class Observer(Protocol):
     """Told of each decision; must not raise, and must not keep or show a credential."""
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None: ...
+
+
+class SettlementObserver(Protocol):
+    """Told of requests that are over; must not raise, and must not keep or show a credential."""
+
+    def finished(self, finished: Finished) -> None: ...
+
+    def settled(self, booking: Booking, booked: Booked, lag_s: float) -> None:
+        """*lag_s*: since the request's end."""
+        ...
+
+    def entry_dropped(self, why: str) -> None:
+        """*why*: `malformed`, `unknown_ticket`, `store` (away for too long) or `failed` (a bug of ours)."""
+        ...
 
 
 class StoreObserver(Protocol):

@@ -14,12 +14,15 @@ from starlette.types import ASGIApp
 
 from authz import __version__
 from authz.adapters.admin.service import OPEN
+from authz.adapters.envoy import accesslog
+from authz.adapters.envoy.accesslog import AccessLog
 from authz.adapters.envoy.check import METHOD, SERVICE, CheckHandler
 from authz.adapters.grpc import server as grpc_server
 from authz.adapters.http import openapi, operations, rest
 from authz.adapters.http.server import HttpServer, bind
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
+from authz.adapters.redis.books import RedisBooks
 from authz.adapters.redis.client import Store
 from authz.adapters.rpc import Replaceable
 from authz.admin.actor import Actor
@@ -33,11 +36,13 @@ from authz.app import (
     key_service,
     open_store,
     response_style,
+    tickets,
 )
 from authz.core.problems import FORMATS
 from authz.ports import StoreFault
 from authz.settings import Configuration, Settings, SettingsError
 from authz.settings.model import Listener
+from authz.settlement import Settlement
 
 
 PROBE_S: Final = 1.0
@@ -45,6 +50,8 @@ REWRAP_AGAIN_S: Final = 60.0
 GRACE_S: Final = 10.0
 IDLE_S: Final = 0.2
 LAME_DUCK_S: Final = 5.0
+LOG_IDLE_S: Final = 0.5  # of the access log: Envoy keeps entries back for some 0.1 s
+SETTLE_S: Final = 5.0
 _FIXED: Final = ("listen", "server", "store")  # what a reload cannot change; store.on_error aside
 
 _log: Final = logging.getLogger(__name__)
@@ -76,6 +83,7 @@ class Sidecar:
         self._health = grpc_server.Health((SERVICE,))
         self._handler: CheckHandler | None = None
         self._service: Replaceable[Actor] | None = None
+        self._log: AccessLog | None = None
 
     def stop(self) -> None:
         self._stopping.set()
@@ -99,9 +107,13 @@ class Sidecar:
             stack.callback(self._parts.hasher.close)
             self._prometheus.count_tokens(lambda: self._parts.counts.hits, lambda: self._parts.counts.misses)
             pipeline = authorizer(self._configuration, self._parts, self._clock)
-            handler = CheckHandler(pipeline.check, response_style(settings), self._clock, self._observers)
+            style = response_style(self._configuration)
+            handler = CheckHandler(pipeline.check, style, self._clock, self._observers)
             service = Replaceable(key_service(self._configuration, self._parts, self._clock, self._observers))
-            servers = self._grpc_servers(settings, handler, service)
+            settlement = Settlement(RedisBooks(store), self._clock, self._observers)
+            self._prometheus.count_waiting(lambda: settlement.waiting)
+            log = AccessLog(settlement.take, tickets(self._configuration), self._clock, self._observers)
+            servers = self._grpc_servers(settings, handler, service, log)
             application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(application, metrics_socket)
             doors = [HttpServer(self._admin(service), http_socket)] if http_socket is not None else []
@@ -110,11 +122,16 @@ class Sidecar:
             for server in servers:
                 await server.start()
             watches = [self._supervised(watch) for watch in (self._watch_store(store), self._watch_file())]
-            self._handler, self._service = handler, service
+            settling = self._supervised(settlement.run())
+            self._handler, self._service, self._log = handler, service, log
             self._start_rewrapping()
             self._tell_start(settings)
             await self._stopping.wait()
-            await self._drain(handler, servers, [*watches, *self._rewrapping])
+            await self._drain(handler, log, [*watches, *self._rewrapping])
+            await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
+            if not settling.done():
+                await settlement.drain(SETTLE_S)
+            settling.cancel()
             for door in (metrics, *doors):
                 door.stop()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,14 +151,12 @@ class Sidecar:
             self._failure = error
             self.stop()
 
-    async def _drain(
-        self, handler: CheckHandler, servers: Iterable[grpc_server.Server], watches: Iterable[asyncio.Task[None]]
-    ) -> None:
+    async def _drain(self, handler: CheckHandler, log: AccessLog, watches: Iterable[asyncio.Task[None]]) -> None:
         """
-        Not ready first; then serve on until nothing was under way for a moment; then end the servers.
+        Not ready first; then serve on until nothing was under way for a moment; then the servers can end.
 
         grpcio, once stopped, cancels what it has received and not begun: so it is stopped when it is idle, or, where
-        checks keep coming, after `LAME_DUCK_S`.
+        checks keep coming, after `LAME_DUCK_S`. The log of what was just checked comes a little later.
         """
         _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
         for watch in watches:
@@ -149,13 +164,17 @@ class Sidecar:
         await asyncio.gather(*watches, return_exceptions=True)
         await self._health.set(serving=False)
         deadline_s = self._clock.monotonic_s() + LAME_DUCK_S
-        while handler.idle_s() < IDLE_S and self._clock.monotonic_s() < deadline_s:  # noqa: ASYNC110 - idleness has no event
+
+        def is_idle() -> bool:
+            return handler.idle_s() >= IDLE_S and log.idle_s() >= LOG_IDLE_S
+
+        while not is_idle() and self._clock.monotonic_s() < deadline_s:  # noqa: ASYNC110 - idleness has no event
             await asyncio.sleep(IDLE_S / 4)
-        await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
+        log.close()
 
     def reload(self) -> None:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
-        if self._handler is None or self._service is None:
+        if self._handler is None or self._service is None or self._log is None:
             return  # still starting, with the configuration as it is
         self._stamp = _stamp(self._watched)
         try:
@@ -167,7 +186,8 @@ class Sidecar:
             faults = [str(fault) for fault in error.faults]
             _log.error("the new configuration has faults: the old one serves on", extra={"fields": {"faults": faults}})
             return
-        self._handler.replace(pipeline.check, response_style(fresh.settings))
+        self._handler.replace(pipeline.check, response_style(fresh))
+        self._log.replace(tickets(fresh))
         self._service.replace(service)
         self._tell_reload(self._configuration.settings, fresh.settings)
         self._configuration = fresh
@@ -230,20 +250,19 @@ class Sidecar:
             return
 
     def _grpc_servers(
-        self, settings: Settings, handler: CheckHandler, service: Replaceable[Actor]
+        self, settings: Settings, handler: CheckHandler, service: Replaceable[Actor], log: AccessLog
     ) -> list[grpc_server.Server]:
-        listen = settings.listen
-        wanted: list[tuple[str, Listener, dict[str, Any], list[Any]]] = [
-            ("listen.authz", listen.authz, {SERVICE: {METHOD: handler}}, [])
-        ]
-        if listen.grpc is not None:
-            wanted.append(("listen.grpc", listen.grpc, {}, [service]))
-        servers = []
-        for field, listener, services, rpc in wanted:
+        def bound(field: str, listener: Listener, services: dict[str, Any], **more: Any) -> grpc_server.Server:
             try:
-                servers.append(grpc_server.build(listener.address, services, self._health, rpc=rpc))
+                return grpc_server.build(listener.address, services, self._health, **more)
             except grpc_server.ListenError as exc:
                 raise BusyAddressError(field, listener.address, "the address is in use or not of this host") from exc
+
+        listen = settings.listen
+        servers = [bound("listen.authz", listen.authz, {SERVICE: {METHOD: handler}})]
+        if listen.grpc is not None:
+            streams = {accesslog.SERVICE: {accesslog.METHOD: log}}
+            servers.append(bound("listen.grpc", listen.grpc, {}, rpc=[service], streams=streams))
         return servers
 
     async def _watch_store(self, store: Store) -> None:

@@ -26,7 +26,7 @@ import yaml
 
 from authz.admin.keys import NewKey
 from authz.core.bucket import Limit
-from authz.demo.envoy_config import filled
+from authz.demo.envoy_config import filled, written
 from authz.demo.processes import Process, envoy_binary, free_port
 from authz.demo.stack import Stack
 
@@ -74,7 +74,8 @@ def envoys(stack: Stack) -> Iterator[dict[str, int]]:
         for name in ("ceiling", "full check"):
             edge, admin = free_port(), free_port()
             authz = int(stack.address("authz").rpartition(":")[2])
-            text = answering_itself(filled(edge=edge, authz=authz, upstream=1, admin=admin), checked=name != "ceiling")
+            bootstrap = filled(edge=edge, authz=authz, log=1, upstream=1, admin=admin)
+            text = answering_itself(bootstrap, checked=name != "ceiling")
             config = stack.folder / f"bench-{edge}.yaml"
             config.write_text(text)
             command = [
@@ -106,8 +107,7 @@ def answering_itself(bootstrap: str, *, checked: bool) -> str:
             route["direct_response"] = {"status": 200, "body": {"inline_string": "ok"}}
     if not checked:
         manager["http_filters"] = [f for f in manager["http_filters"] if "authz" not in f["name"]]
-    text: str = yaml.safe_dump(config)
-    return text
+    return written(config)
 
 
 def measure(port: int, key: str, options: argparse.Namespace, authz_pid: int) -> Round:

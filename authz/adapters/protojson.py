@@ -270,13 +270,17 @@ def render(message: Message) -> Json:
     """
     *message* as JSON: every field, by the proto's own names and in its order, the empty ones too.
 
-    Left out is an `optional` scalar that is not set; a message that is not set is null.
+    Left out is what is `optional` (or one of several) and not set; any other message that is not set is null.
     """
     return {
         field.name: _shown(getattr(message, field.name), field, message)
         for field in message.DESCRIPTOR.fields
-        if field.is_repeated or field.message_type or not field.has_presence or message.HasField(field.name)
+        if _is_always_shown(field) or message.HasField(field.name)
     }
+
+
+def _is_always_shown(field: Field) -> bool:
+    return not field.has_presence or (field.message_type is not None and field.containing_oneof is None)
 
 
 def _shown(value: Any, field: Field, owner: Message) -> object:

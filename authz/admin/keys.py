@@ -251,7 +251,7 @@ class KeyAdmin:
 
     async def page(self, wanted: Filter, size: int, token: str, actor: Actor) -> KeyPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
-        return await self.registry.page(_within(wanted, actor), size, token)
+        return await self.registry.page(within(wanted, actor), size, token)
 
     async def update(self, key: str, changes: KeyChanges, actor: Actor) -> KeyRecord:
         """Raises: NoSuchKeyError; KeyRequestError; KeyConflictError; ForbiddenError; StoreFault."""
@@ -482,7 +482,7 @@ class KeyAdmin:
 
     async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
-        return await self.registry.events(_within(wanted, actor), size, token)
+        return await self.registry.events(within(wanted, actor), size, token)
 
 
 def draw_id(kind: str, workspace: str, subject: str, partition_of_tenant: Callable[[str], int], partitions: int) -> str:
@@ -533,7 +533,8 @@ def _event(
     return Event(actor.id, action, record.id, record.workspace, before or {}, after or {}, actor.request_id)
 
 
-def _within(wanted: Filter, actor: Actor) -> Filter:
+def within(wanted: Filter, actor: Actor) -> Filter:
+    """*wanted*, of what the actor sees. Raises: ForbiddenError."""
     if not actor.workspace:
         return wanted
     if wanted.get("workspace") not in {None, actor.workspace}:

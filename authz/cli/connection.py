@@ -26,13 +26,13 @@ from authz import __version__
 from authz.adapters import protojson
 from authz.adapters.admin.service import DESCRIPTOR
 from authz.adapters.http.rest import binding
-from authz.adapters.logs.redaction import redacted
 from authz.adapters.logs.silent import Silent
 from authz.adapters.redis.client import Store
 from authz.adapters.rpc import Call, RpcError
 from authz.app import command_service
 from authz.cli.common import command_store, load, usage_error
 from authz.cli.output import BAD_USAGE, FAILED, CommandError, note, printable
+from authz.core.redaction import redacted
 from authz.settings import Configuration
 
 

@@ -13,6 +13,7 @@ from authz.app import SystemClock
 from authz.cli.common import add_common, filled, positive, usage_error
 from authz.cli.connection import Connection, Json, NotFoundError, add_server, connected
 from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
+from authz.core.grouping import By
 from authz.core.keyformat import OPAQUE_CHARS
 from authz.core.listing import MAX_PAGE
 from authz.core.units import parse_duration_ms, rfc3339
@@ -21,6 +22,10 @@ from authz.core.units import parse_duration_ms, rfc3339
 LOG_EVENTS: Final = 50
 MAX_ID_CHARS: Final = 64
 _OPAQUE_TOKEN: Final = re.compile(rf"[a-z0-9][a-z0-9_-]*[-_][0-9A-Za-z]{{{OPAQUE_CHARS}}}")
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+")
+_COUNTS: Final = ("requests", "denied", "input_tokens", "output_tokens")
+_GROUPED: Final = {"hour": "time", "day": "time", "key": "key_id"}  # what the API's groups call it, if something else
 _TITLES: Final = ("ID", "NAME", "PREFIX", "SUBJECT", "WORKSPACE", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 _HIDDEN: Final = ("token", "warnings")  # told in another place
 
@@ -35,6 +40,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         ("update", _update_options, update, "change a key; in effect from the very next check"),
         ("rotate", _rotate_options, rotate, "give a key a new token; all else of it goes on"),
         ("revoke", _revoke_options, revoke, "refuse a key, or all of somebody's, from now on, for ever"),
+        ("usage", _usage_options, usage, "what a key used, or all of them"),
         ("log", _log_options, log, "who changed which key or user, newest first"),
     ):
         verb = verbs.add_parser(name, help=help_)
@@ -105,6 +111,18 @@ def _revoke_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="tell how many keys that covers; revoke nothing")
     verb.add_argument("--yes", action="store_true", help="do not ask")
     verb.add_argument("--reason", metavar="R", help="kept with the key, or with the event")
+
+
+def _usage_options(verb: argparse.ArgumentParser) -> None:
+    _add_id(verb, "?")
+    help_ = "a time (RFC 3339), a date, or how long ago: 24h, 7d; default: the beginning"
+    verb.add_argument("--since", metavar="T", type=filled, help=help_)
+    verb.add_argument("--until", metavar="T", type=filled, help="likewise; default: now")
+    verb.add_argument(
+        "--by", choices=[one.value for one in By], action="append", help="of all keys: what to group by; default: model"
+    )
+    verb.add_argument("--workspace", metavar="W", help="of this workspace's keys alone")
+    verb.add_argument("--subject", metavar="S", help="of this subject's keys alone")
 
 
 def _log_options(verb: argparse.ArgumentParser) -> None:
@@ -367,6 +385,66 @@ def _warned(told: Json) -> int:
     for warning in told["warnings"]:
         note(f"authz: {printable(warning)}")
     return DONE
+
+
+async def usage(arguments: argparse.Namespace) -> int:
+    span = {"start_time": _moment("--since", arguments.since), "end_time": _moment("--until", arguments.until)}
+    if arguments.id is None:
+        return await _usage_of_all(arguments, span)
+    if any(given is not None for given in (arguments.by, arguments.workspace, arguments.subject)):
+        raise usage_error("--by, --workspace and --subject do not go with an ID")
+    async with connected(arguments) as connection:
+        with _about(arguments.id):
+            told = await connection.call("GetKeyUsage", {"id": arguments.id, **span})
+    if arguments.json:
+        print_json(told)
+        return DONE
+    _print_totals({name: told.get(name) for name in ("id", "start_time", "end_time", *_COUNTS, "last_used_at")})
+    counts = ("requests", "input_tokens", "output_tokens")
+    _print_counts(("model",), counts, [{"model": name, **used} for name, used in told["by_model"].items()])
+    return DONE
+
+
+async def _usage_of_all(arguments: argparse.Namespace, span: Mapping[str, str | None]) -> int:
+    by = arguments.by or [By.MODEL.value]
+    values = {**span, "group_by": by, "filter": _filter(workspace=arguments.workspace, subject=arguments.subject)}
+    async with connected(arguments) as connection:
+        told = await connection.call("GetUsage", values)
+    if arguments.json:
+        print_json(told)
+        return DONE
+    _print_totals({name: told[name] for name in ("start_time", "end_time", *_COUNTS)})
+    _print_counts([_GROUPED.get(name, name) for name in by], _COUNTS, told["groups"])
+    return DONE
+
+
+def _moment(option: str, text: str | None) -> str | None:
+    """As the API takes it."""
+    if text is None or _TIME.fullmatch(text):
+        return text
+    if _DATE.fullmatch(text):
+        return f"{text}T00:00:00Z"
+    try:
+        at_s = SystemClock().now_s() - parse_duration_ms(text) / 1000
+    except ValueError as exc:
+        told = f"{option} takes a time such as 2026-05-20T10:00:00Z, a date, or how long ago, such as 24h or 7d"
+        raise usage_error(told) from exc
+    if at_s < 0:
+        raise usage_error(f"{option} lies before 1970")
+    return rfc3339(int(at_s * 1_000_000))
+
+
+def _print_totals(told: Json) -> None:
+    for name, value in told.items():
+        if value is not None:
+            print(f"{name:<14} {printable(_text(value))}")
+
+
+def _print_counts(names: Sequence[str], counts: Sequence[str], rows: Sequence[Json]) -> None:
+    if rows:
+        print()
+        titles = [name.replace("_", " ").upper() for name in (*names, *counts)]
+        print_table(titles, [[str(row[name]) or "-" for name in (*names, *counts)] for row in rows])
 
 
 async def log(arguments: argparse.Namespace) -> int:

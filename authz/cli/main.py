@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn
 
 from authz import __version__
-from authz.adapters.logs.redaction import redacted
 from authz.cli import check, completion, config, demo, keys, serve, users
 from authz.cli.output import BAD_USAGE, FAILED, CommandError, note
+from authz.core.redaction import redacted
 from authz.settings import SettingsError
 
 

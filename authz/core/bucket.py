@@ -1,5 +1,5 @@
 """
-The token bucket's reference arithmetic: pure, whole numbers only. `admit.lua` must equal it bit for bit.
+The token bucket's reference arithmetic: pure, whole numbers only. `admit.lua` and `settle.lua` equal it bit for bit.
 
 A bucket holds N whole units and regains N per period of P seconds, continuously. Its state is two whole numbers:
 
@@ -126,6 +126,22 @@ def opened(state: State | None, n: int, p: int, now: int) -> tuple[int, int, int
 def spent(s: int, cost: int, n: int, p: int) -> int:
     """Units spent after *cost* more (or a correction): never below zero, never more debt than MAX_DEBT_US pays back."""
     return max(0, min(s + cost, n * (MAX_DEBT_US // (p * US)), MAX_DEBT_US))
+
+
+def corrected(state: State | None, hold: Limit, delta: int, now: int) -> State | None:
+    """
+    The account after *delta* units more at *now* (below zero: given back). None: full, there is nothing to remember.
+
+    The limits under which the account was opened count. *hold*, those that the estimate was spent under, may have been
+    changed since: to convert there and back would lose units each time. They count where there is no account (no state,
+    or a place that had no limit), which is full: more can be spent from it, and nothing be given back.
+    """
+    if delta == 0:
+        return state
+    n, p = (hold.capacity, hold.period_s) if state is None or state.n == 0 else (state.n, state.p)
+    a, s, _ = opened(state, n, p, now)
+    s = spent(s, delta, n, p)
+    return State(n, p, a, s) if s > gained(now - a, n, p) else None
 
 
 def wait_us(a: int, s: int, cost: int, n: int, p: int, now: int) -> int:

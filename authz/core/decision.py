@@ -12,6 +12,7 @@ from enum import StrEnum, unique
 
 from authz.core.bucket import Quota
 from authz.core.principal import Principal
+from authz.core.settlement import Hold
 
 
 @unique
@@ -66,7 +67,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the request pass. `principal` is None on public routes alone; `degraded`: the store was not asked."""
+    """
+    Let the request pass. `principal` is None on public routes alone; `degraded`: the store was not asked; `hold`: what
+    is to be settled when the request is over.
+    """
 
     reason: Reason
     route: str
@@ -74,6 +78,7 @@ class Allow:
     quotas: tuple[Quota, ...] = ()
     now_us: int = 0  # the store's clock (µs since 1970) at which the quotas were read
     degraded: bool = False
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Deny:
     refused: Quota | None = None  # the bucket that said no
     retry_after_us: int | None = None
     now_us: int = 0
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)

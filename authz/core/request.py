@@ -14,7 +14,6 @@ class Request:
         headers: Lower-case names; a repeated header's values are joined by commas. Held out of `repr`: they hold keys.
         client_address: The peer that the proxy saw.
         context: Envoy's ``context_extensions`` of the route (`authz.scopes`, `authz.limits` are ours).
-        model: Named in the body, as far as the proxy has read it there.
         max_tokens: The most that the answer may have, as the body says; None: it says nothing, or nothing that can be.
     """
 
@@ -24,7 +23,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     client_address: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
-    model: str = ""
     max_tokens: int | None = None
 
     @property

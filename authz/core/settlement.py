@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum, unique
 from typing import Final, NamedTuple
 
 from authz.core.bucket import MAX_UNITS, Limit
+from authz.core.redaction import redacted
 from authz.core.usage import MODEL_BYTES, OTHER
 
 
@@ -172,8 +173,7 @@ def booking(finished: Finished, hold: Hold) -> Booking:
     """What *finished* costs its owners."""
     outcome = _outcome(finished, hold)
     usage = TokenUsage() if outcome in {Outcome.FAILED, Outcome.DENIED} else finished.usage
-    told = finished.model or finished.asked_model
-    model = told if len(told.encode()) <= MODEL_BYTES and told.isprintable() else OTHER
+    model = _model_name(finished.model or finished.asked_model)
     if not model and usage.is_told:
         model = OTHER
     return Booking(
@@ -185,6 +185,13 @@ def booking(finished: Finished, hold: Hold) -> Booking:
         output_tokens=usage.output or 0,
         corrections=tuple(_correction(outcome, usage.cost, spent.estimate) for spent in hold.spent),
     )
+
+
+def _model_name(told: str) -> str:
+    """As told, if it can be a name; clients may put anything there, a key of theirs too."""
+    if len(told) > MODEL_BYTES or len(told.encode()) > MODEL_BYTES or not told.isprintable():
+        return OTHER
+    return told if redacted(told, MODEL_BYTES) == told else OTHER
 
 
 def _outcome(finished: Finished, hold: Hold) -> Outcome:

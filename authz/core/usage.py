@@ -34,6 +34,10 @@ class Counts:
             self.output_tokens + other.output_tokens,
         )
 
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
 
 @unique
 class Step(StrEnum):

@@ -1,5 +1,6 @@
 """`deploy/envoy/envoy.yaml` with its ports filled in; nothing else is changed."""
 
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,21 @@ import yaml
 from authz.demo.processes import DemoError
 
 
-def filled(*, edge: int, authz: int, upstream: int, admin: int) -> str:
-    """The bootstrap as Envoy reads it."""
+def filled(*, edge: int, authz: int, log: int, upstream: int, admin: int) -> str:
+    """The bootstrap as Envoy reads it; *log* is the port of `listen.grpc`."""
     bootstrap: Any = yaml.safe_load(shipped("envoy.yaml", "deploy/envoy/envoy.yaml"))
     static = bootstrap["static_resources"]
     _set_port(bootstrap["admin"], admin)
     _set_port(_named(static["listeners"], "edge"), edge)
-    for cluster, port in (("authz", authz), ("upstream", upstream)):
+    for cluster, port in (("authz", authz), ("authz_log", log), ("upstream", upstream)):
         endpoints = _named(static["clusters"], cluster)["load_assignment"]["endpoints"]
         _set_port(endpoints[0]["lb_endpoints"][0]["endpoint"], port)
-    text: str = yaml.safe_dump(bootstrap, sort_keys=False)
-    return text
+    return written(bootstrap)
+
+
+def written(bootstrap: Any) -> str:
+    """As JSON, which is YAML without its traps: PyYAML writes the text `n` bare, and Envoy reads that as `false`."""
+    return json.dumps(bootstrap, indent=2)
 
 
 def shipped(name: str, in_tree: str) -> str:

@@ -134,8 +134,8 @@ class Stack:
         self._start("authz", command).wait_for(metrics_port, "/readyz")
 
     def envoy_config(self) -> str:
-        authz_port = int(self.address("authz").rpartition(":")[2])
-        return filled(edge=self.port, authz=authz_port, upstream=self.upstream_port, admin=self.admin_port)
+        authz, log = (int(self.address(name).rpartition(":")[2]) for name in ("authz", "grpc"))
+        return filled(edge=self.port, authz=authz, log=log, upstream=self.upstream_port, admin=self.admin_port)
 
     def _start_envoy(self) -> None:
         config = self.folder / "envoy.yaml"

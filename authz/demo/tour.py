@@ -3,14 +3,16 @@
 import http.client
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from authz.demo.stack import Stack
 
 
+SETTLED_S: Final = 2.0  # within which a request shows up in its key's usage
 CHAT: Final = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello, is anybody there?"}]}
+METERED: Final = {"name": "metered", "scopes": ["read-write"], "limits": {"tokens": "1000/1m"}}
 
 
 class SurpriseError(Exception):
@@ -63,12 +65,15 @@ class Tour:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._told: list[dict[str, int]] = []  # `usage` of what the key `read-write` was answered
 
     def run(self) -> None:
         """Raises: SurpriseError."""
         self.without_a_key()
         self.allowed()
         self.streamed()
+        self.settled()
+        self.paid_back()
         self.wrong_scope()
         self.identity()
         self.limited()
@@ -85,14 +90,56 @@ class Tour:
     def allowed(self) -> None:
         got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-write"], body=CHAT)
         told = ", ".join(f"{n} {got.headers.get(f'x-ratelimit-{n}')}" for n in ("limit", "remaining", "reset"))
-        ok = "x-ratelimit-remaining" in got.headers and "usage" in got.json
+        self._told.append(got.json["usage"])
+        ok = "x-ratelimit-remaining" in got.headers
         self._expect("a chat completion", got, 200, f"X-RateLimit: {told}; usage {got.json.get('usage')}", ok=ok)
 
     def streamed(self) -> None:
         body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
         got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-write"], body=body)
         events = got.body.decode().strip().split("\n\n")
+        self._told.append(json.loads(events[-2].removeprefix("data: "))["usage"])
         self._expect("a streamed one", got, 200, f"{len(events)} events", ok=events[-1] == "data: [DONE]")
+
+    def settled(self) -> None:
+        """Both completions, as Envoy's access log has told them: to the token."""
+        expected = {
+            "requests": len(self._told),
+            "input_tokens": sum(told["prompt_tokens"] for told in self._told),
+            "output_tokens": sum(told["completion_tokens"] for told in self._told),
+        }
+        record = self._stack.records["read-write"]
+        got = self._used(record.id, lambda usage: usage["by_model"].get("mock-chat") == expected)
+        told = f"{got.json['input_tokens']} tokens in, {got.json['output_tokens']} out, of mock-chat"
+        self._expect("both, settled", got, 200, told)
+
+    def paid_back(self) -> None:
+        """A key with 1,000 tokens a minute: refused once it has used them, let in again when they are paid back."""
+        made = self._call("POST", "/authz/v1/keys", METERED).json
+        long = {**CHAT, "max_tokens": 20, "messages": [{"role": "user", "content": "word " * 1000}]}
+        used = self._ask("POST", "/v1/chat/completions", key=made["token"], body=long)
+        cost = used.json["usage"]["total_tokens"]
+        self._expect("1,000 tokens/min", used, 200, f"{cost} tokens used", ok=cost > 1000)
+        self._used(made["id"], lambda usage: usage["input_tokens"] + usage["output_tokens"] == cost)
+        short = {**CHAT, "max_tokens": 20}
+        refused = self._ask("POST", "/v1/chat/completions", key=made["token"], body=short)
+        wait_s = int(refused.headers.get("retry-after", "0"))
+        ok = wait_s > 0 and "tokens" in refused.message
+        self._expect("one more", refused, 429, f"Retry-After {wait_s}: {refused.message}", ok=ok)
+        time.sleep(wait_s)
+        again = self._ask("POST", "/v1/chat/completions", key=made["token"], body=short)
+        self._expect(f"again after {wait_s} s", again, 200, "paid back")
+
+    def _used(self, key_id: str, expected: Callable[[Any], bool]) -> Answer:
+        """The key's usage, once it is as *expected*. Raises: SurpriseError — not in time."""
+        deadline_s = time.monotonic() + SETTLED_S
+        while True:
+            got = self._call("GET", f"/authz/v1/keys/{key_id}/usage")
+            if expected(got.json):
+                return got
+            if time.monotonic() > deadline_s:
+                raise SurpriseError(f"usage of {key_id}: got {got.json} after {SETTLED_S:.0f} s")
+            time.sleep(0.05)
 
     def wrong_scope(self) -> None:
         got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-only"], body=CHAT)
@@ -119,19 +166,20 @@ class Tour:
 
     def managed(self) -> None:
         """Over the admin API: an opaque key is made, used, rotated without a grace time, and used anew."""
-        made = self._manage("/authz/v1/keys", {"name": "tour", "kind": "opaque", "scopes": ["read-only"]})
+        made = self._call("POST", "/authz/v1/keys", {"name": "tour", "kind": "opaque", "scopes": ["read-only"]})
         used = self._ask("GET", "/v1/models", key=made.json["token"])
         self._expect("an opaque key, made now", used, 200, made.json["prefix"])
-        rotated = self._manage(f"/authz/v1/keys/{made.json['id']}:rotate", {"grace": "0s"})
+        rotated = self._call("POST", f"/authz/v1/keys/{made.json['id']}:rotate", {"grace": "0s"})
         self._expect("its new token", self._ask("GET", "/v1/models", key=rotated.json["token"]), 200, "rotated")
         old = self._ask("GET", "/v1/models", key=made.json["token"])
         self._expect("its old token", old, 401, old.message, ok="rotated" in old.message)
 
-    def _manage(self, path: str, body: dict[str, Any]) -> Answer:
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """The admin API."""
         port = int(self._stack.address("http").rpartition(":")[2])
-        got = ask(port, "POST", path, key=self._stack.keys["admin"], body=body)
+        got = ask(port, method, path, key=self._stack.keys["admin"], body=body)
         if got.status != 200:
-            raise SurpriseError(f"POST {path}: got {got.status} {got.body[:400]!r}")
+            raise SurpriseError(f"{method} {path}: got {got.status} {got.body[:400]!r}")
         return got
 
     def revoked(self) -> None:

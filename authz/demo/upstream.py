@@ -1,5 +1,5 @@
 """
-The API behind the demo: OpenAI's endpoints, answered without a model.
+The API behind the demo: OpenAI's endpoints, and Anthropic's messages, answered without a model.
 
     python -m authz.demo.upstream --port N [--host 127.0.0.1]
 
@@ -73,13 +73,17 @@ class ChatMessage(_Strict):
 
     @property
     def text(self) -> str:
-        match self.content:
-            case str(text):
-                return text
-            case None:
-                return ""
-            case parts:
-                return " ".join(part.text for part in parts)
+        return _text(self.content)
+
+
+def _text(content: str | list[ContentPart] | None) -> str:
+    match content:
+        case str(text):
+            return text
+        case None:
+            return ""
+        case parts:
+            return " ".join(part.text for part in parts)
 
 
 class StreamOptions(_Strict):
@@ -93,6 +97,16 @@ class ChatRequest(_Strict):
     max_completion_tokens: int | None = Field(default=None, ge=1)  # the newer name wins
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+
+class MessagesRequest(_Strict):
+    """Anthropic's."""
+
+    model: str = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
+    system: str | list[ContentPart] | None = None
+    max_tokens: int = Field(ge=1)
+    stream: bool = False
 
 
 _Tokens = Annotated[list[int], Field(min_length=1)]
@@ -122,11 +136,8 @@ _Body = TypeVar("_Body", bound=_Strict)
 
 async def chat(request: Request) -> Response:
     asked = await _parsed(request, ChatRequest)
-    question = next((message.text for message in reversed(asked.messages) if message.role == "user"), "")
-    answer = ["You", "said:", *question.split()[:MAX_WORDS]]
-    allowed = asked.max_completion_tokens or asked.max_tokens or len(answer)
-    reason = "length" if len(answer) > allowed else "stop"
-    answer = answer[:allowed]
+    answer, cut = _answer(asked.messages, asked.max_completion_tokens or asked.max_tokens)
+    reason = "length" if cut else "stop"
     spent = sum(_words(message.text) for message in asked.messages)
     usage = {"prompt_tokens": spent, "completion_tokens": len(answer), "total_tokens": spent + len(answer)}
     head = {"id": "chatcmpl-" + _digest(asked.model, *answer).hex()[:24], "created": CREATED, "model": asked.model}
@@ -138,6 +149,13 @@ async def chat(request: Request) -> Response:
     message = {"role": "assistant", "content": " ".join(answer), "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     return _json({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+
+def _answer(messages: list[ChatMessage], allowed: int | None) -> tuple[list[str], bool]:
+    """Its words, and whether more would have come."""
+    question = next((message.text for message in reversed(messages) if message.role == "user"), "")
+    answer = ["You", "said:", *question.split()[:MAX_WORDS]]
+    return answer[:allowed], allowed is not None and len(answer) > allowed
 
 
 async def _chunks(
@@ -157,6 +175,39 @@ async def _chunks(
     if usage is not None:
         yield _event({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
     yield "data: [DONE]\n\n"
+
+
+async def messages(request: Request) -> Response:
+    asked = await _parsed(request, MessagesRequest)
+    answer, cut = _answer(asked.messages, asked.max_tokens)
+    reason = "max_tokens" if cut else "end_turn"
+    spent = _words(_text(asked.system)) + sum(_words(message.text) for message in asked.messages)
+    identity = "msg_" + _digest(asked.model, *answer).hex()[:24]
+    head = {"id": identity, "type": "message", "role": "assistant", "model": asked.model, "stop_sequence": None}
+    if asked.stream:
+        return StreamingResponse(
+            _message_events(head, answer, reason, spent),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache"},
+        )
+    content = [{"type": "text", "text": " ".join(answer)}]
+    usage = {"input_tokens": spent, "output_tokens": len(answer)}
+    return _json({**head, "content": content, "stop_reason": reason, "usage": usage})
+
+
+async def _message_events(head: dict[str, object], answer: list[str], reason: str, spent: int) -> AsyncIterator[str]:
+    """What went in is told at the start, what came out at the end: the 1 of the start counts nothing."""
+    usage = {"input_tokens": spent, "output_tokens": 1}
+    yield _typed("message_start", message={**head, "content": [], "stop_reason": None, "usage": usage})
+    yield _typed("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    for place, word in enumerate(answer):
+        delta = {"type": "text_delta", "text": word if place == 0 else " " + word}
+        yield _typed("content_block_delta", index=0, delta=delta)
+        await asyncio.sleep(PAUSE_SECONDS)
+    yield _typed("content_block_stop", index=0)
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    yield _typed("message_delta", delta=delta, usage={"output_tokens": len(answer)})
+    yield _typed("message_stop")
 
 
 async def embeddings(request: Request) -> Response:
@@ -289,6 +340,10 @@ def _event(content: dict[str, object]) -> str:
     return f"data: {json.dumps(content, separators=(',', ':'))}\n\n"
 
 
+def _typed(name: str, **content: object) -> str:
+    return f"event: {name}\n" + _event({"type": name, **content})
+
+
 def _json(content: dict[str, object], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     body = json.dumps(content, separators=(",", ":"))
     return Response(body, status, headers=headers, media_type="application/json")
@@ -339,6 +394,7 @@ def create_app() -> ASGIApp:
         routes=[
             Route("/healthz", healthz),
             Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/messages", messages, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/v1/models", models),

@@ -1,6 +1,7 @@
 """A caller bound to a workspace, tried from every method at both doors; and nobody grants what they do not hold."""
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,6 +9,7 @@ from typing import Any, Final
 import pytest
 
 from authz.admin.keys import IssuedKey
+from authz.core.units import rfc3339
 from authz.ports import NewToken
 from tests.support import stores
 from tests.support.admin import DOORS, METHODS, NO_SUCH_KEY, PASSWORD, Answer, Caller, Doors, configured, opened, shown
@@ -62,6 +64,9 @@ async def world(url: str, door: str) -> AsyncIterator[World]:
                 "CreateKey", name="ci-ada", subject="ada", workspace=name, scopes=["read-write"]
             )
         await doors.user("ada of umbrella", "admin", workspace="umbrella")
+        await doors.use(await doors.other.show(made["acme"]["id"]), "acme's model", 1, 1)
+        for name in ("umbrella", ""):
+            await doors.use(await doors.other.show(made[name]["id"]), "another's model", 1000, 1000)
         records = {name: await doors.other.show(one["id"]) for name, one in made.items()}
         issued = {name: IssuedKey(records[name], made[name]["token"]) for name in made}
         yield World(
@@ -155,6 +160,50 @@ async def events(there: World) -> None:
     await tokens_of_others(there, "ListEvents", 'workspace = "umbrella"')
 
 
+async def key_usage(there: World) -> None:
+    since = await since_a_while(there)
+    for values in ({}, {"start_time": since}, {"end_time": "2100-01-01T00:00:00Z"}):
+        await not_there(there, "GetKeyUsage", **values)
+        told = await there.mine.ok("GetKeyUsage", id=there.own.record.id, **values)
+        assert (told["requests"], [*told["by_model"]]) == (1, ["acme's model"])
+        others = await there.their_admin.ok("GetKeyUsage", id=there.theirs.record.id, **values)
+        assert (others["requests"], [*others["by_model"]]) == (1, ["another's model"])
+
+
+async def since_a_while(there: World) -> str:
+    return rfc3339(await there.doors.store.now_us() - 3_600_000_000) or ""
+
+
+async def usage(there: World) -> None:
+    """Whatever is grouped by and asked for; nothing is told of another's key that is not told of none."""
+    since = await since_a_while(there)
+    groupings: tuple[list[str], ...] = (
+        [],
+        ["model"],
+        ["key"],
+        ["subject"],
+        ["workspace"],
+        ["hour"],
+        ["model", "key", "workspace", "day"],
+    )
+    for by, values in itertools.product(groupings, ({}, {"start_time": since})):
+        for text in ("", 'workspace = "acme"', 'subject = "ada"', f"key_id = {there.own.record.id}"):
+            answer = await there.mine.call("GetUsage", group_by=by, filter=text, **values)
+            assert (answer.json["requests"], answer.json["input_tokens"]) == (1, 1), (by, text)
+            assert not mentions_others(answer, there)
+            assert "another's" not in shown(answer.json)
+        for text in ('workspace = "umbrella"', 'workspace = ""', 'workspace = "umbrella" AND subject = "ada"'):
+            refused = await there.mine.refused(403, "GetUsage", group_by=by, filter=text, **values)
+            assert refused.reason == "insufficient_scope"
+        for key in there.foreign:
+            for name in (key.record.id, key.record.prefix):
+                told = await there.mine.ok("GetUsage", group_by=by, filter=f"key_id = {name}", **values)
+                unknown = await there.mine.ok("GetUsage", group_by=by, filter=f"key_id = {NO_SUCH_KEY}", **values)
+                assert {**told, "end_time": None} == {**unknown, "end_time": None}
+                assert (told["requests"], told["groups"]) == (0, [])
+        assert (await there.doors.root.ok("GetUsage", group_by=by, **values))["requests"] == 3
+
+
 async def update(there: World) -> None:
     await not_there(there, "UpdateKey", name="mine now")
     await not_there(there, "UpdateKey", scopes=[])
@@ -231,6 +280,8 @@ CASES: Final[dict[str, tuple[Callable[[World], Awaitable[None]], ...]]] = {
     "RotateKey": (rotate,),
     "RevokeKey": (revoke, revoke_a_jti_from_elsewhere),
     "RevokeAllKeys": (revoke_all,),
+    "GetKeyUsage": (key_usage,),
+    "GetUsage": (usage,),
     "ListEvents": (events,),
     "Login": (log_in,),
 }
@@ -253,7 +304,7 @@ async def test_a_caller_sees_and_changes_its_workspace_alone(valkey_url: str, do
 async def test_a_callers_workspace_holds_on_a_cluster(cluster_server: stores.Cluster, door: str) -> None:
     stores.flush(cluster_server.url)
     async with world(cluster_server.url, door) as there:
-        for method in ("GetKey", "ListKeys", "ListEvents", "RevokeAllKeys"):
+        for method in ("GetKey", "ListKeys", "GetKeyUsage", "GetUsage", "ListEvents", "RevokeAllKeys"):
             for case in CASES[method]:
                 await case(there)
         assert await there.lives()

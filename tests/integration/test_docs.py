@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from authz.cli.demo import exports, variable
+from authz.demo.envoy_config import written
 from authz.demo.stack import Stack
 
 
@@ -65,7 +66,7 @@ class Behind(Stack):
         whole["static_resources"]["clusters"] += snippet["clusters"]
         manager = whole["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         manager["route_config"]["virtual_hosts"][0]["routes"][:0] = snippet["routes"]
-        return yaml.safe_dump(whole)
+        return written(whole)
 
 
 def test_the_page_of_envoy_has_a_route_to_the_admin_api_that_works(tmp_path: Path) -> None:

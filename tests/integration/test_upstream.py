@@ -90,6 +90,46 @@ async def test_stream_is_one_word_a_chunk(http: httpx.AsyncClient, include_usage
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5 + ["stop"]
 
 
+MESSAGES: dict[str, object] = {
+    "model": "any-name",
+    "max_tokens": 9,
+    "system": [{"type": "text", "text": "be brief"}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "one two"}]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "reason"), [(9, "You said: one two", "end_turn"), (3, "You said: one", "max_tokens")]
+)
+async def test_messages_answer_as_anthropics_do(http: httpx.AsyncClient, limit: int, text: str, reason: str) -> None:
+    content = (await http.post("/v1/messages", json=MESSAGES | {"max_tokens": limit})).json()
+    assert (content["type"], content["role"], content["model"]) == ("message", "assistant", "any-name")
+    assert content["content"] == [{"type": "text", "text": text}]
+    assert content["stop_reason"] == reason
+    assert content["usage"] == {"input_tokens": 4, "output_tokens": len(text.split())}
+
+
+async def test_streamed_messages_tell_what_came_out_at_the_end_alone(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/messages", json=MESSAGES | {"stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    named = [event.split("\n") for event in answer.text.strip().split("\n\n")]
+    contents: list[dict[str, Any]] = [json.loads(data.removeprefix("data: ")) for _, data in named]
+    assert [f"event: {content['type']}" for content in contents] == [name for name, _ in named]
+    assert [content["type"] for content in contents] == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 4,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert contents[0]["message"]["model"] == "any-name"
+    assert contents[0]["message"]["usage"] == {"input_tokens": 4, "output_tokens": 1}
+    assert "".join(content["delta"]["text"] for content in contents[2:6]) == "You said: one two"
+    assert contents[-2]["delta"]["stop_reason"] == "end_turn"
+    assert contents[-2]["usage"] == {"output_tokens": 4}
+
+
 @pytest.mark.parametrize(
     ("given", "vectors", "tokens"), [("a b", 1, 2), (["a b", "c"], 2, 3), ([5, 6, 7], 1, 3), ([[5, 6], [7]], 2, 3)]
 )
@@ -161,6 +201,7 @@ async def test_every_answer_has_a_rate_limit_of_its_own(http: httpx.AsyncClient,
         ),
         ("POST", "/v1/chat/completions", b"[" * 100_000, 400, None, None),
         ("POST", "/v1/chat/completions", b" " * (upstream.MAX_BODY + 1), 413, None, "body_too_large"),
+        ("POST", "/v1/messages", b'{"model":"m","messages":[{"role":"user"}]}', 400, "max_tokens", None),
         ("POST", "/v1/embeddings", b'{"model":"m","input":[]}', 400, "input", None),
         ("POST", "/v1/embeddings", b'{"model":"m","input":["a",5]}', 400, "input", None),
         ("POST", "/v1/audio/transcriptions", b"no form", 400, None, None),

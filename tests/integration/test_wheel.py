@@ -54,5 +54,5 @@ def test_it_works_away_from_the_tree(wheel: Path, tmp_path: Path, valkey_url: st
     assert run("-c", "import authz; print(authz.__file__)").startswith(str(tmp_path))
     assert run("-m", "authz", "keys", "create", "--name", "first").startswith("sk-live-")
     assert "first" in run("-m", "authz", "keys", "list")
-    filled = "from authz.demo.envoy_config import filled; print(filled(edge=1, authz=2, upstream=3, admin=4))"
-    assert "port_value: 4" in run("-c", filled)
+    filled = "from authz.demo.envoy_config import filled; print(filled(edge=1, authz=2, log=3, upstream=4, admin=5))"
+    assert '"port_value": 5' in run("-c", filled)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -22,6 +22,7 @@ from authz.adapters.http.server import HttpServer, bind
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.protojson import parse, render
+from authz.adapters.redis.books import RedisBooks
 from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.users import RedisUserRegistry
 from authz.admin.actor import COMMAND_LINE
@@ -31,8 +32,10 @@ from authz.app import Observers, StoreParts, key_service
 from authz.core.bucket import Limit
 from authz.core.decision import Decision
 from authz.core.event import Action, Event
+from authz.core.keyrecord import KeyRecord, tenant_of
 from authz.core.problems import FORMATS
 from authz.core.scope import ScopeTable
+from authz.core.settlement import Booked, Booking, Hold, Outcome
 from authz.core.units import rfc3339
 from authz.demo.processes import free_port
 from authz.pipeline import Authorizer
@@ -173,6 +176,48 @@ class Caller:
                 return found
 
 
+@dataclass(frozen=True)
+class Used:
+    """A request with *key* that is over. `at_us`: when it was decided, by the store's clock."""
+
+    key: KeyRecord
+    at_us: int
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    is_denied: bool = False
+
+
+async def book(made: Parts, used: Sequence[Used]) -> None:
+    """As a sidecar settles them."""
+    booked = await RedisBooks(made.store).settle([_booking(made, one) for one in used])
+    assert set(booked) <= {Booked.BOOKED}
+
+
+def _booking(made: Parts, used: Used) -> Booking:
+    key = used.key
+    hold = Hold(
+        id=made.ledger.number(tenant_of(key.workspace, key.subject)),
+        at_us=used.at_us,
+        key_id=key.id,
+        key_prefix=key.prefix,
+        subject=key.subject,
+        workspace=key.workspace,
+        allowed=not used.is_denied,
+        recorded=True,
+    )
+    outcome = Outcome.DENIED if used.is_denied else Outcome.USAGE
+    return Booking(
+        hold=hold,
+        outcome=outcome,
+        model=used.model,
+        names_model=not used.is_denied,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        corrections=(),
+    )
+
+
 class RecordingHasher(Argon2Hasher):
     """The real one, made quick, which remembers what it was asked to verify."""
 
@@ -245,6 +290,13 @@ class Doors:
         record = await self.other.show(key)
         ended = replace(record, expires_at_us=await self.store.now_us() - 60_000_000)
         await self.other.registry.change(ended, Event("test", Action.UPDATE, key, record.workspace))
+
+    async def use(
+        self, key: KeyRecord, model: str = "", input_tokens: int = 0, output_tokens: int = 0, *, is_denied: bool = False
+    ) -> None:
+        """One request that ended just now."""
+        now_us = await self.store.now_us()
+        await book(self.other, [Used(key, now_us, model, input_tokens, output_tokens, is_denied)])
 
     async def until(self, us: int) -> None:
         """The store's clock has reached *us*."""

@@ -23,6 +23,7 @@ from authz.core.listing import Filter
 from authz.core.pepper import Peppers
 from authz.core.request import Request
 from authz.core.scope import ScopeTable
+from authz.core.settlement import Booking, DecisionId, Hold, Outcome, Spent
 from authz.pipeline import Authorizer
 from authz.settings import Configuration, Settings
 
@@ -136,3 +137,19 @@ def group(
     owner: str, requests: Limit | None, tokens: Limit | None = None, cost: int = 1, name: str = "default"
 ) -> Group:
     return Group(name, owner, Charge(requests, cost if requests else 0), Charge(tokens, cost if tokens else 0))
+
+
+def hold(decision: DecisionId, at_us: int, *spent: Spent, key: str = "key_1", subject: str = "", **told: object) -> Hold:
+    """What a decision about *key* left behind. *told*: workspace, allowed, recorded."""
+    fields: dict[str, object] = {"workspace": "", "allowed": True, "recorded": True, **told}
+    return Hold(decision, at_us, key, "sk-live-x", subject, spent=spent, **fields)  # type: ignore[arg-type]
+
+
+def booking(
+    held: Hold, *corrections: int, model: str = "m", names_model: bool = True, tokens: tuple[int, int] = (0, 0)
+) -> Booking:
+    """*corrections*: of the first buckets that were spent from; none of the others."""
+    outcome = Outcome.USAGE if held.allowed else Outcome.DENIED
+    rest = (0,) * (len(held.spent) - len(corrections))
+    model = model if held.allowed else ""
+    return Booking(held, outcome, model, names_model and held.allowed, *tokens, (*corrections, *rest))

@@ -12,6 +12,7 @@ from authz.core.keyrecord import KeyRecord
 from authz.core.policy import Policy, Route
 from authz.core.request import Request
 from authz.core.scope import ScopeTable
+from authz.core.settlement import DecisionId
 from authz.pipeline import ATTEMPTS, Authorizer, CredentialRules
 from authz.ports import OverloadFault, StoreFault
 from tests.support.tokens import FakeClock
@@ -64,6 +65,9 @@ class Ledger:
         if isinstance(self.answer, StoreFault):
             raise self.answer
         return self.answer
+
+    def number(self, _tenant: str) -> DecisionId:
+        return DecisionId(b"sixsix", 0, 0)
 
 
 async def decide(

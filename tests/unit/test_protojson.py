@@ -67,6 +67,8 @@ def _every() -> Any:
     add("that", "int32", oneof_index=0)
     message.oneof_decl.add(name="_maybe")
     add("maybe", "string", oneof_index=1, proto3_optional=True)
+    message.oneof_decl.add(name="_perhaps")
+    add("perhaps", "message", ".google.protobuf.Timestamp", oneof_index=2, proto3_optional=True)
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     return GetMessageClass(pool.FindMessageTypeByName("tests.every.Every"))
@@ -358,7 +360,7 @@ def test_any_json_is_parsed_or_refused(value: dict[str, object]) -> None:
 
 
 def test_every_field_is_shown_in_order() -> None:
-    """The empty ones too; not the optional scalar; no message is null."""
+    """The empty ones too; not what is optional; no message is null."""
     assert list(render(keys_pb2.Key()).items()) == [
         ("id", ""),
         ("name", ""),
@@ -380,6 +382,8 @@ def test_every_field_is_shown_in_order() -> None:
     ]
     assert render(keys_pb2.RevokeAllKeysResponse()) == {"revoked": 0, "dry_run": False, "warnings": []}
     assert "token" in render(keys_pb2.Key(token=""))
+    assert "perhaps" not in render(EVERY())
+    assert render(EVERY(perhaps={"seconds": 5}))["perhaps"] == "1970-01-01T00:00:05Z"
 
 
 def test_values_are_shown_as_json_has_them() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.adapters.logs.redaction import redacted
+from authz.core.redaction import redacted
 
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
@@ -20,6 +20,12 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
         pytest.param(f"/a/{JWT}/b/{JWT}", "/a/[token]/b/[token]", id="two"),
         pytest.param("alice@example.com", "[email]", id="address"),
         pytest.param("/users/alice.b%40example.com/x", "/users/[email]/x", id="escaped address"),
+        pytest.param("/v1/password=hunter2/x", "/v1/password=[secret]/x", id="password in a path"),
+        pytest.param("/v1/x&PWD%3Dhunter2&y", "/v1/x&PWD%3D[secret]&y", id="escaped password"),
+        pytest.param("/v1/api-key:s3cret", "/v1/api-key:[secret]", id="named key"),
+        pytest.param("//bob:hunter2@internal/x", "//[email]/x", id="user and password before a host"),
+        pytest.param("/v1/passwords/reset", "/v1/passwords/reset", id="a path that names passwords"),
+        pytest.param("claude-3-5-sonnet@20240620", "claude-3-5-sonnet@20240620", id="a model's version"),
         pytest.param("key_7d0b62f13f0k3x9v1tqm", "key_7d0b62f13f0k3x9v1tqm", id="an id stays"),
     ],
 )

@@ -562,6 +562,7 @@ _SEGMENTS = st.text(min_size=1, max_size=20).filter(
     lambda text: text not in {".", ".."} and not any(char in "/:\\\x7f" or char < " " for char in text)
 )
 _TEXT = st.text(max_size=10)
+_TIME = st.sampled_from(["2026-05-20T10:00:00Z", "2026-05-20T12:00:00+02:00"])
 _VALUES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "CreateKey": {
         "name": _TEXT,
@@ -579,6 +580,8 @@ _VALUES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "RotateKey": {"id": _SEGMENTS, "grace": _TEXT},
     "RevokeKey": {"id": _SEGMENTS, "reason": _TEXT},
     "RevokeAllKeys": {"subject": _TEXT, "dry_run": st.booleans(), "issued_before": st.none()},
+    "GetKeyUsage": {"id": _SEGMENTS, "start_time": _TIME, "end_time": _TIME},
+    "GetUsage": {"group_by": st.lists(_TEXT, max_size=3), "start_time": _TIME, "filter": _TEXT},
     "ListEvents": {"filter": _TEXT},
     "Login": {"username": _TEXT, "password": _TEXT},
 }

@@ -8,17 +8,21 @@ from typing import Any, Final, cast
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.admin.keys import Drawn, Everything, IssuedKey, KeyChanges, KeyRequestError, NewKey, etag
-from authz.core.bucket import Limit
+from authz.admin.usage import KeyUsage, Span, Usage
+from authz.core.bucket import US, Limit
 from authz.core.claims import YEAR_9999_S
 from authz.core.event import Event
+from authz.core.grouping import Group
 from authz.core.keyrecord import KeyRecord
 from authz.core.listing import DEFAULT_PAGE, MAX_PAGE, Filter, FilterError, parse_filter
 from authz.core.units import format_limit, parse_duration_ms, parse_limit
+from authz.core.usage import Counts
 from authz.pb.authz.admin.v1 import keys_pb2
 
 
 KEY_FIELDS: Final = frozenset({"workspace", "subject", "state", "name"})
 EVENT_FIELDS: Final = frozenset({"workspace", "key_id", "actor", "action"})
+USAGE_FIELDS: Final = frozenset({"workspace", "subject", "key_id", "model"})
 CHANGEABLE: Final = ("name", "scopes", "limits", "expires_at")
 _NO_TIME: Final = frozenset({"", "0", "0s", "0m", "0h", "0d"})
 
@@ -78,6 +82,48 @@ def event(told: Event) -> Any:
     message.before.update(cast("dict[str, Any]", told.before))
     message.after.update(cast("dict[str, Any]", told.after))
     return message
+
+
+def key_usage(told: KeyUsage) -> Any:
+    window = told.window
+    by_model = {
+        name: keys_pb2.ModelUsage(
+            requests=counts.requests, input_tokens=counts.input_tokens, output_tokens=counts.output_tokens
+        )
+        for name, counts in told.by_model.items()
+    }
+    return keys_pb2.KeyUsage(
+        id=told.key_id,
+        **_counted(told.total),
+        last_used_at=timestamp(told.last_used_us),
+        by_model=by_model,
+        start_time=None if window is None else timestamp(window.start_s * US),
+        end_time=None if window is None else timestamp(window.until_s * US),
+    )
+
+
+def usage(told: Usage) -> Any:
+    return keys_pb2.Usage(
+        start_time=None if told.start_s is None else timestamp(told.start_s * US),
+        end_time=timestamp(told.until_s * US),
+        **_counted(told.total),
+        groups=[_group(group) for group in told.groups],
+    )
+
+
+def _group(group: Group) -> Any:
+    return keys_pb2.UsageGroup(
+        model=group.model,
+        key_id=group.key_id,
+        subject=group.subject,
+        workspace=group.workspace,
+        time=None if group.at_s is None else timestamp(group.at_s * US),
+        **_counted(group.counts),
+    )
+
+
+def _counted(counts: Counts) -> dict[str, int]:
+    return dataclasses.asdict(counts)
 
 
 def encode_drawn(drawn: Drawn) -> bytes:
@@ -155,6 +201,13 @@ def everything(request: Any) -> Everything:
     return Everything(request.subject, request.workspace, upto_us)
 
 
+def span(request: Any) -> Span:
+    """Raises: KeyRequestError."""
+    start_us = _us(request.start_time, "start_time") if request.HasField("start_time") else None
+    end_us = _us(request.end_time, "end_time") if request.HasField("end_time") else None
+    return Span(start_us, end_us)
+
+
 def _us(at: Timestamp, field: str) -> int:
     if not 0 <= at.seconds <= YEAR_9999_S:
         raise KeyRequestError(field, "must be a time between 1970 and 9999")
@@ -165,8 +218,12 @@ def listed(request: Any, fields: frozenset[str]) -> tuple[Filter, int]:
     """What is asked for, and how many. Raises: KeyRequestError."""
     if not 0 <= request.page_size <= 2**31:
         raise KeyRequestError("page_size", "must not be negative")
+    return filtered(request, fields), min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+
+
+def filtered(request: Any, fields: frozenset[str]) -> Filter:
+    """Raises: KeyRequestError."""
     try:
-        wanted = parse_filter(request.filter, fields)
+        return parse_filter(request.filter, fields)
     except FilterError as exc:
         raise KeyRequestError("filter", str(exc)) from exc
-    return wanted, min(request.page_size or DEFAULT_PAGE, MAX_PAGE)

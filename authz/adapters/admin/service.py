@@ -11,6 +11,7 @@ from authz.adapters.rpc import Call, Message, RpcError
 from authz.admin.actor import COMMAND_LINE, Actor, ForbiddenError
 from authz.admin.answers import Answers
 from authz.admin.keys import IssuedKey, KeyAdmin, KeyConflictError, KeyRequestError, NoSuchKeyError
+from authz.admin.usage import UsageAdmin
 from authz.admin.users import LimitReached, Login, WrongPasswordError
 from authz.core import headers
 from authz.core.addresses import Network, client_address
@@ -73,10 +74,13 @@ class KeyService:
 
     descriptor = DESCRIPTOR
 
-    def __init__(self, *, door: Door | None, keys: KeyAdmin, answers: Answers, login: Login | None) -> None:
+    def __init__(
+        self, *, door: Door | None, keys: KeyAdmin, usage: UsageAdmin, answers: Answers, login: Login | None
+    ) -> None:
         """*door* None: whoever calls is the command line, straight in the store; *login* None: nobody can."""
         self._door = door
         self._keys = keys
+        self._used = usage
         self._answers = answers
         self._login = login
         self._doing: set[asyncio.Future[bytes]] = set()
@@ -201,6 +205,13 @@ class KeyService:
             events=[messages.event(one) for one in page.events], next_page_token=page.next_token
         )
 
+    async def _key_usage(self, request: Message, actor: Actor) -> Message:
+        return messages.key_usage(await self._used.of_key(request.id, messages.span(request), actor))
+
+    async def _usage(self, request: Message, actor: Actor) -> Message:
+        wanted = messages.filtered(request, messages.USAGE_FIELDS)
+        return messages.usage(await self._used.of_all(wanted, request.group_by, messages.span(request), actor))
+
     async def _log_in(self, call: Call, request: Message) -> Message:
         if self._login is None or self._door is None:
             raise RpcError(Problem(404, "not_found", "Logging in is for a running sidecar."))
@@ -235,6 +246,8 @@ _METHODS: Final = {
     "RotateKey": "_rotate",
     "RevokeKey": "_revoke",
     "RevokeAllKeys": "_revoke_all",
+    "GetKeyUsage": "_key_usage",
+    "GetUsage": "_usage",
     "ListEvents": "_events",
 }
 assert {*_METHODS, *OPEN} == set(DESCRIPTOR.methods_by_name)  # noqa: S101 - each method of the proto is served

@@ -13,6 +13,8 @@ from envoy.service.auth.v3 import external_auth_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
+from authz.adapters.envoy.bodies import max_tokens
+from authz.adapters.envoy.ticket import TICKET, Tickets
 from authz.core import headers
 from authz.core.decision import Allow, Decision, Deny, Fault
 from authz.core.headers import Header
@@ -40,11 +42,15 @@ class NotACheckError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ResponseStyle:
-    """`credential_headers`: removed before the upstream sees the request; empty: forwarded."""
+    """
+    `credential_headers`: removed before the upstream sees the request; empty: forwarded. `tickets`: seals what is to be
+    settled; None: nothing is.
+    """
 
     format: ResponseFormat
     ratelimit_styles: tuple[str, ...]
     credential_headers: tuple[str, ...]
+    tickets: Tickets | None = None
 
 
 def decode(message: bytes) -> Request:
@@ -66,6 +72,7 @@ def decode(message: bytes) -> Request:
         headers=_headers(http),
         client_address=attributes.source.address.socket_address.address,
         context=dict(attributes.context_extensions),
+        max_tokens=max_tokens(attributes.metadata_context.filter_metadata),
     )
 
 
@@ -92,6 +99,10 @@ def encode(decision: Decision, style: ResponseStyle) -> bytes:
     else:
         _encode_refusal(response, decision, style)
     response.dynamic_metadata.update(_metadata(decision))
+    hold = None if isinstance(decision, Fault) else decision.hold
+    if hold is not None and style.tickets is not None:
+        told = {"decision_id": str(hold.id), "estimate": hold.estimate, TICKET: style.tickets.seal(hold)}
+        response.dynamic_metadata.update(told)
     encoded: bytes = response.SerializeToString()
     return encoded
 

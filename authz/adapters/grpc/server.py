@@ -1,11 +1,11 @@
 """
-A gRPC server on grpcio: unary methods as bytes to bytes, health and reflection beside them.
+A gRPC server on grpcio: methods as bytes to bytes, health and reflection beside them.
 
 Knows nothing of what the methods do.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -20,6 +20,7 @@ from authz.adapters.rpc import Service
 
 
 Unary = Callable[[bytes], Awaitable[bytes]]
+Stream = Callable[[AsyncIterator[bytes]], Awaitable[bytes]]  # many messages, one answer at the end
 Server = aio.Server
 
 MAX_MESSAGE_BYTES: Final = 1024 * 1024  # headers of a request; Envoy's own limit for them is 60 KiB
@@ -62,22 +63,30 @@ class Health:
 
 
 def build(
-    address: str, services: Mapping[str, Mapping[str, Unary]], health: Health, *, rpc: Sequence[Service[Any]] = ()
+    address: str,
+    services: Mapping[str, Mapping[str, Unary]],
+    health: Health,
+    *,
+    rpc: Sequence[Service[Any]] = (),
+    streams: Mapping[str, Mapping[str, Stream]] | None = None,
 ) -> Server:
     """
-    A server that is bound and not started. *services*: service name → method name → handler; *rpc*: of messages.
+    A server that is bound and not started. *services*, *streams*: service name → method name → handler; *rpc*: of
+    messages.
 
     Raises: ListenError.
     """
     server = aio.server(options=_OPTIONS)
+    streams = streams or {}
     for service, methods in services.items():
-        handlers = {name: _unary(handler) for name, handler in methods.items()}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        _add(server, service, {name: _unary(handler) for name, handler in methods.items()})
+    for service, many in streams.items():
+        _add(server, service, {name: _stream(handler) for name, handler in many.items()})
     server.add_generic_rpc_handlers(tuple(rpc_handlers(service) for service in rpc))
     named = [service.descriptor.full_name for service in rpc]
-    health.cover(named)
+    health.cover((*named, *streams))
     health.add_to(server)
-    reflection.enable_server_reflection((*services, *named, HEALTH, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*services, *streams, *named, HEALTH, reflection.SERVICE_NAME), server)
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as exc:
@@ -87,8 +96,19 @@ def build(
     return server
 
 
+def _add(server: Server, service: str, handlers: "Mapping[str, grpc.RpcMethodHandler[bytes, bytes]]") -> None:
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(handlers)),))
+
+
 def _unary(handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
     async def call(message: bytes, _: object) -> bytes:
         return await handler(message)
 
     return grpc.unary_unary_rpc_method_handler(call)  # no serializers: bytes as they are
+
+
+def _stream(handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
+    async def call(messages: AsyncIterator[bytes], _: object) -> bytes:
+        return await handler(messages)
+
+    return grpc.stream_unary_rpc_method_handler(call)

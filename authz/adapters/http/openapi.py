@@ -214,9 +214,10 @@ class _Schemas:
         return schema
 
     def field(self, each: Any, name: str) -> Json:
-        """With all that is told of it: null for a message that is not set, read-only, its comment."""
+        """With all that is told of it: null for a message that is not set (or left out), read-only, its comment."""
         schema = self.plain(each)
-        if each.type == Field.TYPE_MESSAGE and not _is_repeated(each) and not _is_required(each):
+        is_left_out = each.HasField("oneof_index")  # as what is `optional` is
+        if each.type == Field.TYPE_MESSAGE and not (_is_repeated(each) or _is_required(each) or is_left_out):
             schema = _nullable(schema)
         if field_behavior_pb2.OUTPUT_ONLY in each.options.Extensions[field_behavior_pb2.field_behavior]:
             schema["readOnly"] = True

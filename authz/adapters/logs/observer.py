@@ -1,18 +1,24 @@
-"""A line per decision at debug, per refusal at info, per fault at warning. Never a header, a query or a credential."""
+"""
+A line per decision at debug, per refusal at info, per fault at warning; a line per finished request. Never a header, a
+query or a credential.
+"""
 
 import logging
 from typing import Final
 
-from authz.adapters.logs.redaction import redacted
 from authz.core.decision import Allow, Decision, Fault
 from authz.core.event import Event
 from authz.core.problems import STATUS
+from authz.core.redaction import redacted
 from authz.core.request import Request
+from authz.core.settlement import Booked, Booking, Finished
+from authz.core.units import rfc3339
 
 
 _log: Final = logging.getLogger("authz.decisions")
 _store_log: Final = logging.getLogger("authz.store")
 _audit_log: Final = logging.getLogger("authz.audit")
+_access_log: Final = logging.getLogger("authz.access")
 _MAX_PATH: Final = 512
 _MAX_READ: Final = 16_384  # of a path, looked through for tokens
 _MAX_METHOD: Final = 32
@@ -25,7 +31,7 @@ _STATES: Final = {
 
 
 class LogObserver:
-    """Implements `Observer`, `StoreObserver` and `AuditObserver`."""
+    """Implements `Observer`, `SettlementObserver`, `StoreObserver` and `AuditObserver`."""
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
         level = logging.INFO
@@ -35,6 +41,23 @@ class LogObserver:
             level = logging.WARNING
         if _log.isEnabledFor(level):
             _log.log(level, "decided", extra={"fields": _fields(request, decision, duration_s)})
+
+    def finished(self, finished: Finished) -> None:
+        if _access_log.isEnabledFor(logging.INFO):
+            _access_log.info("request", extra={"fields": _access_fields(finished)})
+
+    def settled(self, booking: Booking, booked: Booked, lag_s: float) -> None:
+        if booked is not Booked.BOOKED and _access_log.isEnabledFor(logging.WARNING):
+            fields = {
+                "result": booked.name.lower(),
+                "decision_id": str(booking.hold.id),
+                "key_id": booking.hold.key_id,
+                "lag_s": round(lag_s, 3),
+            }
+            _access_log.warning("not settled as told", extra={"fields": fields})
+
+    def entry_dropped(self, why: str) -> None:
+        """A metric's business."""
 
     def store_called(self, operation: str, duration_s: float, fault: str | None) -> None:
         if fault is not None and _store_log.isEnabledFor(logging.DEBUG):
@@ -97,4 +120,34 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         fields["hint"] = decision.hint
         if decision.refused is not None:
             fields["limit"] = f"{decision.refused.name}.{decision.refused.unit}"
+    return {name: value for name, value in fields.items() if value != ""}
+
+
+def _access_fields(finished: Finished) -> dict[str, object]:
+    """What is known of a finished request, but for its query and headers."""
+    hold, usage = finished.hold, finished.usage
+    fields: dict[str, object] = {
+        "started": rfc3339(round(finished.started_s * 1_000_000)),
+        "client": finished.client_address,
+        "method": finished.method,
+        "path": redacted(finished.path[:_MAX_READ], _MAX_PATH),
+        "status": finished.status,
+        "duration_ms": round(finished.duration_s * 1000, 3),
+        "route": finished.route,
+        "reason": finished.reason,
+        "request_id": redacted(finished.request_id[:_MAX_READ], 128),
+        "model": redacted(finished.model or finished.asked_model, 128),
+    }
+    if hold is not None:
+        fields |= {
+            "user": redacted(hold.subject, _MAX_PATH),
+            "workspace": redacted(hold.workspace, _MAX_PATH),
+            "key_id": hold.key_id,
+            "key_prefix": hold.key_prefix,
+            "decision_id": str(hold.id),
+        }
+    told = {"input_tokens": usage.input, "output_tokens": usage.output, "total_tokens": usage.total}
+    fields |= {name: tokens for name, tokens in told.items() if tokens is not None}
+    if not finished.is_complete and finished.status < 400:
+        fields["cut_short"] = True
     return {name: value for name, value in fields.items() if value != ""}

@@ -3,6 +3,7 @@
 from authz.core.decision import Decision
 from authz.core.event import Event
 from authz.core.request import Request
+from authz.core.settlement import Booked, Booking, Finished
 
 
 class Silent:
@@ -17,3 +18,9 @@ class Silent:
     def store_state(self, state: str) -> None: ...
 
     def changed(self, event: Event) -> None: ...
+
+    def finished(self, finished: Finished) -> None: ...
+
+    def settled(self, booking: Booking, booked: Booked, lag_s: float) -> None: ...
+
+    def entry_dropped(self, why: str) -> None: ...

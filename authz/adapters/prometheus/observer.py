@@ -14,9 +14,12 @@ from prometheus_client.registry import Collector
 from authz.core.decision import Allow, Decision, Deny, Reason
 from authz.core.event import Event
 from authz.core.request import Request
+from authz.core.settlement import Booked, Booking, Finished
+from authz.core.usage import MAX_MODELS, OTHER
 
 
 CHECK_BUCKETS_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5)
+LAG_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0)
 STORE_STATES: Final = ("up", "down", "empty", "foreign")
 
 
@@ -31,7 +34,7 @@ class _TokenCache(Collector):
 
 
 class PrometheusObserver:
-    """Implements `Observer` and `StoreObserver`."""
+    """Implements `Observer`, `SettlementObserver`, `StoreObserver` and `AuditObserver`."""
 
     def __init__(self, version: str, *, compiled: bool) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each that nobody asks for
@@ -64,11 +67,33 @@ class PrometheusObserver:
         self._refused_reloads = Counter(
             "authz_config_reloads_refused", "Configurations that had a fault; the one before serves on.", registry=r
         )
+        self._measure_settlement()
         build = Gauge("authz_build_info", "1; the labels tell.", ["version", "compiled"], registry=r)
         build.labels(version, str(compiled).lower()).set(1)
         self._generation.set(1)
         for state in STORE_STATES:
             self._store_state.labels(state).set(0)
+
+    def _measure_settlement(self) -> None:
+        r = self._registry
+        self._settlements = Counter(
+            "authz_settlements", "Requests booked, by how their cost was found.", ["outcome", "result"], registry=r
+        )
+        self._lag_s = Histogram(
+            "authz_settlement_lag_seconds", "From a request's end to its booking.", buckets=LAG_BUCKETS_S, registry=r
+        )
+        self._dropped = Counter("authz_log_entries_dropped", "Access log entries not booked.", ["why"], registry=r)
+        self._spent = Counter("authz_estimated_tokens", "Tokens spent ahead, by estimate.", registry=r)
+        self._corrected = Counter("authz_estimated_tokens_settled", "Of these, those settled since.", registry=r)
+        self._overdrafts = Counter("authz_overdrafts", "Requests that cost more than was spent ahead.", registry=r)
+        self._overdrawn = Counter("authz_overdraft_tokens", "By how many tokens.", registry=r)
+        self._tokens = Counter("authz_tokens", "Tokens, as upstreams told them.", ["model", "direction"], registry=r)
+        self._models: set[str] = {OTHER}
+
+    def count_waiting(self, waiting: Callable[[], float]) -> None:
+        """Read when asked for."""
+        gauge = Gauge("authz_settlement_waiting", "Finished requests that wait to be booked.", registry=self._registry)
+        gauge.set_function(waiting)
 
     def count_tokens(self, hits: Callable[[], float], misses: Callable[[], float]) -> None:
         """Read when asked for, so that the hot path counts with plain integers."""
@@ -86,6 +111,37 @@ class PrometheusObserver:
             self._malformed.inc()
         if isinstance(decision, Allow) and decision.degraded:
             self._degraded.inc()
+        if isinstance(decision, Allow) and decision.hold is not None:
+            self._spent.inc(decision.hold.estimate)
+
+    def finished(self, finished: Finished) -> None:
+        """The log's business."""
+
+    def settled(self, booking: Booking, booked: Booked, lag_s: float) -> None:
+        self._settlements.labels(booking.outcome.value, booked.name.lower()).inc()
+        if booked not in {Booked.BOOKED, Booked.DAMAGED}:
+            return
+        self._lag_s.observe(lag_s)
+        self._corrected.inc(booking.hold.estimate)
+        overdraft = max(booking.corrections, default=0)
+        if overdraft > 0:
+            self._overdrafts.inc()
+            self._overdrawn.inc(overdraft)
+        if booking.input_tokens or booking.output_tokens:
+            model = self._model(booking.model)
+            self._tokens.labels(model, "input").inc(booking.input_tokens)
+            self._tokens.labels(model, "output").inc(booking.output_tokens)
+
+    def _model(self, name: str) -> str:
+        """Names come from outside: the first ones have a series of their own."""
+        if name not in self._models:
+            if len(self._models) > MAX_MODELS:
+                return OTHER
+            self._models.add(name)
+        return name
+
+    def entry_dropped(self, why: str) -> None:
+        self._dropped.labels(why).inc()
 
     def store_called(self, operation: str, duration_s: float, fault: str | None) -> None:
         if fault is None:

@@ -4,8 +4,10 @@ The store: Valkey 9 or Redis 7, single, behind Sentinel or as a cluster.
 Architecture
     `client`   connections, time-outs, the breaker, and whose store this is
     `keys`     every name that is ever used, and which partition it lies in
-    `packing`  a check as bytes for the script, the script's answer as values
+    `packing`  checks and bookings as bytes for the scripts, the scripts' answers as values
     `ledger`   micro-batches of checks, one script call each
+    `books`    requests that are over, booked once each
+    `usage`    what was booked
     `records`  the records of keys, remembered for the check
     `registry` the records of keys, for those who manage them
     `scripts/` the Lua, each with its KEYS, ARGV and answer

@@ -103,7 +103,8 @@ class Store:
             raise
         except ResponseError as exc:
             fault = "refused"
-            raise StoreFault(f"the store refused: {str(exc)[:120]}") from exc
+            told = str(exc)[:120]
+            raise StoreFault(f"the store refused: {told}", trustworthy=not told.startswith("WRONGTYPE")) from exc
         except Exception as exc:  # the cluster's errors are no RedisError; whatever it is, the store did not do it
             fault = "unreachable"
             raise StoreFault(f"the store cannot be reached: {_told(exc)}") from exc
@@ -206,7 +207,7 @@ class Store:
 
     async def _read_head(self) -> dict[str, str]:
         reply = await self.call("identity", "HGETALL", keys.STORE)
-        found = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in _pairs(reply)}
+        found = {k.decode("utf-8", "replace"): v.decode("utf-8", "replace") for k, v in pairs(reply)}
         if found and found.get("partitions", str(keys.PARTITIONS)) != str(keys.PARTITIONS):
             raise StoreFault(
                 f"the store is cut into {found['partitions']} partitions, not {keys.PARTITIONS}", trustworthy=False
@@ -225,7 +226,7 @@ class Store:
         with contextlib.suppress(StoreFault):
             node = {"target_nodes": RedisCluster.RANDOM} if self.is_cluster else {}
             reply = await self.call("config", "CONFIG GET", "maxmemory-policy", **node)
-            values: list[Any] = [value for _, value in _pairs(reply)]  # redis-py makes texts of this reply alone
+            values: list[Any] = [value for _, value in pairs(reply)]  # redis-py makes texts of this reply alone
             return next((value if isinstance(value, str) else value.decode() for value in values), None)
         return None
 
@@ -244,7 +245,7 @@ def not_ours() -> StoreFault:
     )
 
 
-def _pairs(reply: Any) -> Sequence[tuple[bytes, bytes]]:
+def pairs(reply: Any) -> Sequence[tuple[bytes, bytes]]:
     """redis-py makes a dict of some replies and leaves others flat."""
     if isinstance(reply, dict):
         return list(reply.items())

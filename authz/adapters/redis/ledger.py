@@ -7,7 +7,8 @@ In a cluster a batch is of one partition, as one slot can be asked in one call.
 """
 
 import asyncio
-from collections import deque
+import secrets
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from authz.adapters.redis.packing import PackedCheck, pack, unpack
 from authz.adapters.redis.scripts import ADMIT
 from authz.core.admission import Admission, Admitted, Status
 from authz.core.recent import Recent
+from authz.core.settlement import DecisionId
 from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
 
 
@@ -25,6 +27,7 @@ IN_FLIGHT: Final = 2
 MAX_WAITING: Final = 4096
 TOUCH_S: Final = 60.0  # how exactly a sidecar writes down when a key was last used
 TOUCHED: Final = 20_000  # keys of which it knows that it did
+PROCESS_BYTES: Final = 6  # drawn: that two sidecars draw the same within a day is not to be expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ class RedisLedger:
         self._lanes: dict[int, _Lane] = {}
         self._waiting = 0
         self._touched: Recent[str, float] = Recent(TOUCHED)
+        self._process = secrets.token_bytes(PROCESS_BYTES)
+        self._decided: Counter[int] = Counter()
 
     async def admit(self, admission: Admission) -> Admitted:
         """Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store."""
@@ -65,6 +70,12 @@ class RedisLedger:
         if touch and answer.status is Status.ADMITTED:
             self._touched.put(admission.key_id, self._clock.monotonic_s())
         return answer
+
+    def number(self, tenant: str) -> DecisionId:
+        partition = keys.partition(tenant)
+        number = self._decided[partition]
+        self._decided[partition] = number + 1
+        return DecisionId(self._process, partition, number)
 
     def _touches(self, admission: Admission) -> bool:
         if not admission.spend or admission.version <= 0:

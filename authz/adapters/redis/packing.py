@@ -1,6 +1,6 @@
 """
-A check as `admit.lua` reads it, and its answer as values. One blob in, a flat array of whole numbers out: a quarter of
-the cost of one argument per number.
+A check as `admit.lua` reads it, a booking as `settle.lua` does, and their answers as values. One blob in, a flat array
+of whole numbers (or one string) out: a quarter of the cost of one argument per number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,9 @@ from typing import Final
 
 from authz.adapters.redis import keys
 from authz.core.admission import Admission, Admitted, Status
-from authz.core.bucket import Charge, Quota
+from authz.core.bucket import US, Charge, Quota
+from authz.core.settlement import MAX_AGE_S, Booked, Booking
+from authz.core.usage import MAX_MODELS, Counts, Step
 
 
 _HEAD: Final = Struct("<BBddd")
@@ -18,6 +20,18 @@ _BUCKET: Final = Struct("<III")
 _TWO: Final = b"\x02"  # buckets of a group: requests, tokens
 _SPEND, _SUBJECT, _WORKSPACE, _TOUCH = 1, 2, 4, 8
 _UNITS: Final = ("requests", "tokens")
+_ALLOWED, _RECORDED, _NAMES_MODEL, _USED = 1, 2, 4, 8
+_BOOKING: Final = Struct("<BHdII")
+_LENGTH: Final = Struct("<I")
+_CORRECTION: Final = Struct("<IId")
+_COUNTS: Final = Struct("<dddd")
+UNRECORDED_S: Final = 31 * 86_400  # for how long the counts of a key without a record are kept
+BOUNDS: Final = Struct("<5I").pack(
+    MAX_AGE_S,
+    MAX_MODELS,
+    *((step.kept + 1) * step.seconds for step in (Step.HOUR, Step.DAY)),  # one more: the last is not over
+    UNRECORDED_S,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +94,59 @@ def _unpack_one(numbers: Iterator[int], admission: Admission, now_us: int) -> Ad
             if place == refused_place:
                 refused = quota
     return Admitted(status, tuple(quotas), refused, wait_us, now_us)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBooking:
+    partition: int
+    keys: tuple[str, ...]
+    blob: bytes
+
+
+def pack_booking(booking: Booking) -> PackedBooking:
+    """KEYS and the blob of one booking, as the head of `settle.lua` has it."""
+    hold = booking.hold
+    partition = hold.id.partition
+    bitmap, bit = keys.settled(hold.id)
+    owners = keys.owners(hold.workspace, hold.subject)
+    used = hold.recorded and hold.allowed
+    corrected = [pair for pair in zip(hold.spent, booking.corrections, strict=True) if pair[1] != 0]
+    names = [
+        keys.name(partition, "m"),
+        bitmap,
+        keys.counts(partition, keys.of_key(hold.key_id)),
+        *(keys.stretch(partition, step, hold.at_us // US) for step in (Step.HOUR, Step.DAY)),
+        *(keys.counts(partition, owner) for owner in (keys.EVERYTHING, *owners)),
+        *((keys.name(partition, "l", hold.key_id),) if used else ()),
+        *(keys.group(partition, spent.limit, spent.owner) for spent, _ in corrected),
+    ]
+    flags = _ALLOWED * hold.allowed + _RECORDED * hold.recorded + _NAMES_MODEL * booking.names_model + _USED * used
+    field = f"{hold.workspace}\0{hold.subject}\0{hold.key_id}\0".encode()
+    model = booking.model.encode()
+    blob = [
+        _BOOKING.pack(flags, bit, hold.at_us, booking.input_tokens, booking.output_tokens),
+        _LENGTH.pack(len(field)),
+        field,
+        _LENGTH.pack(len(model)),
+        model,
+        bytes((len(owners), len(corrected))),
+    ]
+    for spent, delta in corrected:
+        blob.append(_CORRECTION.pack(spent.bucket.capacity, spent.bucket.period_s, delta))
+    return PackedBooking(partition, tuple(names), b"".join(blob))
+
+
+def unpack_booked(reply: bytes, bookings: int) -> list[Booked]:
+    """Raises: ValueError — the reply is not the script's."""
+    if len(reply) != bookings:
+        raise ValueError("an answer for each booking")
+    return [Booked(status) for status in reply]
+
+
+def unpack_counts(stored: bytes) -> Counts:
+    """Raises: ValueError, OverflowError, struct.error — these are no counts."""
+    numbers = _COUNTS.unpack(stored)
+    counts = Counts(*map(int, numbers))
+    if min(numbers) < 0 or any(not number.is_integer() for number in numbers):
+        raise ValueError("counts are whole numbers")
+    return counts

@@ -1,0 +1,58 @@
+"""What a request asks for, as Envoy has read it in a body that anybody may have written."""
+
+from typing import Any
+
+import pytest
+from envoy.service.auth.v3 import external_auth_pb2
+
+from authz.adapters.envoy.codec import decode
+from tests.support.envoy import check_request
+
+
+def asked(**values: object) -> int | None:
+    message: Any = check_request("POST", "/v1/chat/completions")
+    message.attributes.metadata_context.filter_metadata["authz.request"].update(values)
+    return decode(message.SerializeToString()).max_tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param({"max_tokens": 40}, 40, id="max_tokens"),
+        pytest.param({"max_completion_tokens": 41}, 41, id="its newer name"),
+        pytest.param({"max_output_tokens": 42}, 42, id="of the Responses API"),
+        pytest.param({"max_tokens": 40, "max_completion_tokens": 7}, 40, id="the largest of several"),
+        pytest.param({"max_tokens": 40, "n": 3}, 120, id="for each choice"),
+        pytest.param({"max_tokens": 40, "n": 0}, 40, id="no choices is nonsense"),
+        pytest.param({"max_tokens": 40, "n": 1e9}, 40, id="a billion choices too"),
+        pytest.param({"max_tokens": 10**9, "n": 2}, 10**9, id="never above what a bucket can hold"),
+        pytest.param({"n": 3}, None, id="choices alone"),
+        pytest.param({"model": "m"}, None, id="no maximum"),
+        pytest.param({"max_tokens": 0}, None, id="zero"),
+        pytest.param({"max_tokens": -5}, None, id="below zero"),
+        pytest.param({"max_tokens": -1e300}, None, id="far below"),
+        pytest.param({"max_tokens": 1e300}, None, id="beyond any bucket"),
+        pytest.param({"max_tokens": float("nan")}, None, id="not a number"),
+        pytest.param({"max_tokens": float("inf")}, None, id="infinite"),
+        pytest.param({"max_tokens": 1.5}, None, id="a fraction"),
+        pytest.param({"max_tokens": "40"}, None, id="text"),
+        pytest.param({"max_tokens": True}, None, id="true"),
+        pytest.param({"max_tokens": None}, None, id="null"),
+        pytest.param({"max_tokens": "x", "max_output_tokens": 9}, 9, id="nonsense beside a number"),
+    ],
+)
+def test_max_tokens(values: dict[str, object], expected: int | None) -> None:
+    assert asked(**values) == expected
+
+
+def test_without_metadata_nothing_is_asked() -> None:
+    message = check_request("POST", "/v1/chat/completions").SerializeToString()
+
+    assert decode(message).max_tokens is None
+
+
+def test_metadata_of_other_filters_says_nothing() -> None:
+    message: Any = external_auth_pb2.CheckRequest.FromString(check_request().SerializeToString())
+    message.attributes.metadata_context.filter_metadata["somebody.else"].update({"max_tokens": 4})
+
+    assert decode(message.SerializeToString()).max_tokens is None
