@@ -100,8 +100,10 @@ curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_ONLY" {j
 for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}} ' {stack.url}/v1/models -H "X-API-Key: $LIMITED"; done
 # what the upstream is told of the caller, and that it never sees the key
 curl -s {stack.url}/v1/echo -H "Authorization: Bearer $READ_ONLY"
-# manage keys over the admin API (docs/managing-keys.md goes on from here)
+# what a key has used, by model (its id or its prefix); both answers above are in it within a second
 {exports(stack)}
+authz keys usage {stack.records["read-write"].prefix}
+# manage keys over the admin API (docs/managing-keys.md goes on from here)
 authz keys list --server $AUTHZ_URL
 curl -s $AUTHZ_URL/authz/v1/keys -H "Authorization: Bearer $ADMIN"
 # revoke: the next request with that key is a 401

@@ -183,7 +183,13 @@ async def messages(request: Request) -> Response:
     reason = "max_tokens" if cut else "end_turn"
     spent = _words(_text(asked.system)) + sum(_words(message.text) for message in asked.messages)
     identity = "msg_" + _digest(asked.model, *answer).hex()[:24]
-    head = {"id": identity, "type": "message", "role": "assistant", "model": asked.model, "stop_sequence": None}
+    head: dict[str, object] = {
+        "id": identity,
+        "type": "message",
+        "role": "assistant",
+        "model": asked.model,
+        "stop_sequence": None,
+    }
     if asked.stream:
         return StreamingResponse(
             _message_events(head, answer, reason, spent),
@@ -205,8 +211,8 @@ async def _message_events(head: dict[str, object], answer: list[str], reason: st
         yield _typed("content_block_delta", index=0, delta=delta)
         await asyncio.sleep(PAUSE_SECONDS)
     yield _typed("content_block_stop", index=0)
-    delta = {"stop_reason": reason, "stop_sequence": None}
-    yield _typed("message_delta", delta=delta, usage={"output_tokens": len(answer)})
+    ended = {"stop_reason": reason, "stop_sequence": None}
+    yield _typed("message_delta", delta=ended, usage={"output_tokens": len(answer)})
     yield _typed("message_stop")
 
 

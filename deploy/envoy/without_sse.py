@@ -12,11 +12,11 @@ from typing import Final
 
 FOLDER: Final = Path(__file__).parent
 HEAD: Final = """\
-# envoy.yaml for an Envoy before 1.38, which has no sse_to_metadata. Made from it by without_sse.py: change that file, and
-# run `make envoy-variant`.
+# envoy.yaml for an Envoy before 1.38, which has no sse_to_metadata. Made from it by without_sse.py: change that file,
+# and run `make envoy-variant`.
 #
-# What is lost: Envoy learns nothing of streams. Their requests keep the estimate that was spent, and their tokens are in
-# no usage. JSON answers are booked as ever. Tried on 1.37.0. 1.36.4 starts with it as well, but does not heed
+# What is lost: Envoy learns nothing of streams. Their requests keep the estimate that was spent, and their tokens are
+# in no usage. JSON answers are booked as ever. Tried on 1.37.0. 1.36.4 starts with it as well, but does not heed
 # request_body_buffer_limit for requests: JSON above the listener's per_connection_buffer_limit_bytes is a 413 there.
 """
 

@@ -42,6 +42,8 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "RotateKey": {"id": NO_SUCH_KEY},
     "RevokeKey": {"id": NO_SUCH_KEY},
     "RevokeAllKeys": {"subject": "ada"},
+    "GetKeyUsage": {"id": NO_SUCH_KEY},
+    "GetUsage": {},
     "ListEvents": {},
 }
 

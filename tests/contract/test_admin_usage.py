@@ -15,7 +15,6 @@ from authz.core.keyrecord import KeyRecord
 from authz.core.settlement import MAX_AGE_S
 from authz.core.units import rfc3339
 from authz.core.usage import DAYS_KEPT, HOURS_KEPT
-from tests.support import stores
 from tests.support.admin import DOORS, NO_SUCH_KEY, Answer, Caller, Doors, Used, book, opened
 
 
@@ -364,14 +363,3 @@ async def test_who_is_bound_sees_no_usage_of_another(doors: Doors) -> None:
             assert ({name: answer[name] for name in COUNTS}, answer["groups"]) == (NOTHING, [])
     theirs_admin = await doors.admin_of(other)
     assert (await theirs_admin.ok("GetKeyUsage", id=theirs.id))["by_model"].keys() == {"secret-model"}
-
-
-async def test_usage_needs_the_scope(doors: Doors) -> None:
-    """And a credential; a store that was emptied is no store in which nothing was used."""
-    reader = doors.caller((await doors.key("read-write")).token)
-    for method, values in (("GetUsage", {}), ("GetKeyUsage", {"id": doors.root_key.record.id})):
-        assert (await reader.refused(403, method, **values)).reason == "insufficient_scope"
-        await doors.caller(None).refused(401, method, **values)
-    stores.flush(doors.other.url)
-    for method, values in (("GetUsage", {}), ("GetKeyUsage", {"id": doors.root_key.record.id})):
-        await doors.root.refused(503, method, **values)

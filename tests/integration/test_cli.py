@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from authz.cli.main import run
 from authz.cli.output import print_table
 from authz.core.problems import FORMATS
 from authz.settings import load_settings
-from tests.support.parts import SECRET
+from tests.support.admin import Used, book
+from tests.support.parts import SECRET, parts
 
 
 PEPPER = "a pepper for tests that is as long as its digest is"
@@ -308,6 +309,102 @@ def test_rotated_keys_go_on_under_their_id(here: Here) -> None:
     assert [reason(made["token"]), reason(rotated["token"])] == ["revoked", "revoked"]
 
 
+def settle(store: str, key: str, *used: tuple[str, int, int], ago_s: int = 0, is_denied: bool = False) -> None:
+    """Requests with *key*: model, input and output tokens of each."""
+
+    async def settled() -> None:
+        async with parts(store) as made:
+            record, at_us = await made.show(key), await made.registry.now_us() - ago_s * 1_000_000
+            await book(made, [Used(record, at_us, *each, is_denied) for each in used])
+
+    asyncio.run(settled())
+
+
+def test_usage_of_a_key_is_what_the_contract_says(shell: Shell, valkey_url: str) -> None:
+    """The members and their order, and nothing else where no time is asked for."""
+    made = shell.data(*CREATE)
+    unused = shell.data("keys", "usage", made["id"])
+    settle(valkey_url, made["id"], ("small", 10, 5), ("large", 1000, 500), ("", 0, 0))
+    settle(valkey_url, made["id"], ("", 0, 0), is_denied=True)
+    used = shell.data("keys", "usage", made["prefix"])
+
+    assert [*used] == ["id", "requests", "denied", "input_tokens", "output_tokens", "last_used_at", "by_model"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", used["last_used_at"])
+    assert {**used, "last_used_at": None} == {
+        "id": made["id"],
+        "requests": 3,
+        "denied": 1,
+        "input_tokens": 1010,
+        "output_tokens": 505,
+        "last_used_at": None,
+        "by_model": {
+            "large": {"requests": 1, "input_tokens": 1000, "output_tokens": 500},
+            "small": {"requests": 1, "input_tokens": 10, "output_tokens": 5},
+        },
+    }
+    assert [*used["by_model"]["small"]] == ["requests", "input_tokens", "output_tokens"]
+    nothing = dict.fromkeys(("requests", "denied", "input_tokens", "output_tokens"), 0)
+    assert unused == {"id": made["id"], **nothing, "last_used_at": None, "by_model": {}}
+
+
+def test_usage_for_people(here: Here, valkey_url: str) -> None:
+    made = here.data(*CREATE, "--workspace", "acme")
+    assert here.run("keys", "usage", made["id"]).out.splitlines() == [
+        f"id             {made['id']}",
+        "requests       0",
+        "denied         0",
+        "input_tokens   0",
+        "output_tokens  0",
+    ]
+    settle(valkey_url, made["id"], ("small\x1b", 10, 5), ("large", 1000, 500), ("", 0, 0))
+    shown = here.run("keys", "usage", made["id"]).out.splitlines()
+    assert shown[1:5] == ["requests       3", "denied         0", "input_tokens   1010", "output_tokens  505"]
+    assert shown[5].startswith("last_used_at   20")
+    assert shown[6:] == [
+        "",
+        "MODEL      REQUESTS  INPUT TOKENS  OUTPUT TOKENS",
+        "large      1         1000          500",
+        "small\\x1b  1         10            5",
+    ]
+    all_of_it = here.run("keys", "usage", "--by", "workspace", "--by", "model").out.splitlines()
+    assert [line.split()[0] for line in all_of_it[:6]] == [
+        *("start_time", "end_time", "requests", "denied", "input_tokens", "output_tokens"),
+    ]
+    assert all_of_it[7:] == [
+        "WORKSPACE  MODEL      REQUESTS  DENIED  INPUT TOKENS  OUTPUT TOKENS",
+        "acme       large      1         0       1000          500",
+        "acme       small\\x1b  1         0       10            5",
+        "acme       -          1         0       0             0",
+    ]
+
+
+def test_usage_of_all_keys_and_within_times(here: Here, valkey_url: str) -> None:
+    one, other = here.data(*CREATE, "--workspace", "acme", "--subject", "ada"), here.data(*CREATE, "--subject", "ada")
+    settle(valkey_url, one["id"], ("m", 1, 1))
+    settle(valkey_url, one["id"], ("m", 10, 10), ago_s=5 * 3600)
+    settle(valkey_url, other["id"], ("m", 100, 100))
+
+    def tokens(*arguments: str) -> int:
+        told: int = here.data("keys", "usage", *arguments)["input_tokens"]
+        return told
+
+    def groups(*arguments: str) -> Collection[str]:
+        told = here.data("keys", "usage", *arguments)["groups"]
+        return {next(iter(group.values())) for group in told}
+
+    assert tokens() == 111
+    assert (groups(), groups("--by", "key")) == ({"m"}, {one["id"], other["id"]})
+    assert groups("--by", "workspace") == {"acme", ""}
+    assert len(groups("--by", "hour")) == 2
+    assert (tokens("--workspace", "acme"), tokens("--subject", "ada"), tokens("--workspace", "")) == (11, 111, 100)
+    assert tokens("--workspace", "acme", "--subject", "bob") == 0
+    assert (tokens("--since", "2h"), tokens(one["id"], "--since", "2h")) == (101, 1)
+    assert tokens("--since", "7d", "--until", "3h", "--by", "key") == tokens(one["id"], "--since", "6h") - 1 == 10
+    day = here.data("keys", "usage", one["id"], "--since", one["created_at"][:10])["start_time"]
+    assert day == f"{one['created_at'][:10]}T00:00:00Z"
+    assert tokens("--since", one["created_at"].replace("Z", "+00:00")) == 101
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -316,7 +413,7 @@ def test_rotated_keys_go_on_under_their_id(here: Here) -> None:
         pytest.param("x" * 65, id="long"),
     ],
 )
-@pytest.mark.parametrize("verb", ["show", "rotate", "revoke", "update"])
+@pytest.mark.parametrize("verb", ["show", "rotate", "revoke", "update", "usage"])
 def test_a_token_in_place_of_an_id_is_not_repeated(here: Here, verb: str, token: str) -> None:
     another = "sk-live-" + "b" * 49
 
@@ -355,6 +452,20 @@ def test_controls_in_a_table_do_not_reach_the_terminal(capsys: pytest.CaptureFix
         pytest.param(("keys", "update", "x", *("--limit", "a=1/1m") * 2), 2, "a stands twice", id="limit twice"),
         pytest.param(("keys", "update", "x", "--expires", "36501d"), 2, "at most 100 years", id="beyond"),
         pytest.param(("keys", "list", "--limit", "0"), 2, "whole number above zero", id="no keys"),
+        pytest.param(("keys", "usage", "x", "--by", "model"), 2, "do not go with an ID", id="groups of one key"),
+        pytest.param(("keys", "usage", "x", "--workspace", "w"), 2, "do not go with an ID", id="one and a workspace"),
+        pytest.param(("keys", "usage", "x", "--subject", ""), 2, "do not go with an ID", id="one and a subject"),
+        pytest.param(("keys", "usage", "x"), 1, "there is no key 'x'", id="usage of no key"),
+        pytest.param(("keys", "usage", "--by", "minute"), 2, "invalid choice", id="by the minute"),
+        pytest.param(("keys", "usage", "--since", "soon"), 2, "--since takes a time", id="since when"),
+        pytest.param(("keys", "usage", "--until", "0h"), 2, "--until takes a time", id="until now"),
+        pytest.param(("keys", "usage", "--since", ""), 2, "must not be empty", id="since nothing"),
+        pytest.param(("keys", "usage", "--since", "99999d"), 2, "--since lies before 1970", id="since ever"),
+        pytest.param(
+            ("keys", "usage", "--since", "2026-02-30"), 2, "start_time must be a time", id="the 30th of February"
+        ),
+        pytest.param(("keys", "usage", "--since", "1h", "--until", "2h"), 2, "end_time: must be later", id="backwards"),
+        pytest.param(("keys", "usage", "--by", "key", "--by", "key"), 2, "names the same twice", id="by key and key"),
         pytest.param(("keys", "unmake"), 2, "unmake", id="unknown verb"),
         pytest.param(("check", "--path", "/", "-H", "nonsense"), 2, "takes 'name: value'", id="bad header"),
         pytest.param(("config", "validate", "--config", "nowhere.yaml"), 2, "No such file", id="no such file"),
@@ -546,6 +657,14 @@ def blurred(text: str) -> str:
         ("revoke --subject {me} --issued-before 2020-01-01T00:00:00Z --yes", 0, "2020-01-01T00:00:00Z: 0 keys"),
         ("revoke --issued-before yesterday --dry-run", 2, "issued_before must be a time"),
         ("revoke --issued-before 2100-01-01T00:00:00Z --dry-run", 2, "issued_before: lies ahead"),
+        ("usage {key}", 0, "requests       0"),
+        ("usage {prefix} --json", 0, '{"id": "KEY", "requests": 0, "denied": 0'),
+        ("usage {key} --json --since 24h", 0, '"by_model": {}, "start_time": "TIME", "end_time": "TIME"'),
+        ("usage {key} --since 2100-01-01", 2, "start_time: lies ahead"),
+        ("usage nonsense", 1, "there is no key 'nonsense'"),
+        ("usage --subject {me} --json", 0, '{"start_time": null, "end_time": "TIME", "requests": 0'),
+        ("usage --by hour --by key --workspace acme", 0, "start_time     TIME"),
+        ("usage --by hour --by day", 2, "group_by: is by hour or by day"),
         ("log --key {key}", 0, "create"),
         ("log --key {key} --json", 0, '"actor": "cli", "action": "create"'),
         ("log --actor nobody --action create", 0, "CHANGES\n"),
@@ -563,6 +682,21 @@ def test_both_connections_do_and_say_the_same(over: Run, line: str, status: int,
         seen.append((ended.status, blurred(ended.out), blurred(ended.err)))
 
     assert seen[0] == seen[1]
+
+
+def test_both_connections_tell_the_same_usage(over: Run, valkey_url: str) -> None:
+    made = json.loads(over("direct", *CREATE[1:], "--workspace", "acme", "--json").out)
+    settle(valkey_url, made["id"], ("small", 10, 5), ("large", 2**31, 500), ("", 0, 0))
+    for words in (
+        (made["id"],),
+        (made["prefix"], "--since", "3h"),
+        ("--by", "model", "--by", "key"),
+        ("--since", "1h"),
+    ):
+        for more in ((), ("--json",)):
+            direct, server = over("direct", "usage", *words, *more), over("server", "usage", *words, *more)
+            assert (direct.status, blurred(direct.out)) == (server.status, blurred(server.out))
+            assert str(2**31) in direct.out
 
 
 def test_what_a_server_refuses_is_told(over: Run) -> None:
@@ -607,6 +741,7 @@ def test_completion_of_bash(shell: Shell) -> None:
     assert completed("keys", "rot") == {"rotate"}
     assert completed("keys", "list", "--state", "") == {"active", "expired", "revoked"}
     assert completed("keys", "revoke", "--iss") == {"--issued-before"}
+    assert completed("keys", "usage", "--by", "") == {"model", "key", "subject", "workspace", "hour", "day"}
     assert completed("users", "") >= {"add", "passwd", "list", "remove"}
     assert completed("serve", "--config", "sett") == {"settings.yaml"}
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import math
+import re
 import runpy
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,7 +29,8 @@ from tests.support.usage_envoy import (
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("usage")]
 
-JSON_LIMIT: Final = 16 * 1024 * 1024
+JSON_LIMIT: Final = 16 * 1024 * 1024  # of answers
+READ_LIMIT: Final = 64 * 1024  # of requests
 MB: Final = 1000 * 1000
 CHAT: Final = {"model": "asked", "max_tokens": 7, "messages": [{"role": "user", "content": "hi"}]}
 USAGE: Final = {"model": "m", "input_tokens": 3.0, "output_tokens": 30.0, "total_tokens": 33.0}
@@ -46,6 +48,11 @@ def events(*contents: object) -> list[bytes]:
         f"event: {content['type']}\n" if isinstance(content, dict) and "type" in content else "" for content in contents
     ]
     return [f"{name}data: {json.dumps(content)}\n\n".encode() for name, content in zip(named, contents, strict=True)]
+
+
+def sized(size: int) -> bytes:
+    """JSON of so many bytes."""
+    return b'{"model":"asked","max_tokens":7,"pad":"%b"}' % (b"x" * (size - 41))
 
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -352,16 +359,15 @@ async def test_an_api_that_compresses_unasked_is_passed_on_untouched(rig: Rig, c
 
 
 async def test_10_mb_of_json_both_ways(rig: Rig) -> None:
-    question, answer = CHAT | {"pad": "q" * 10 * MB}, json.dumps(ANSWER | {"pad": "a" * 10 * MB}).encode()
+    """The request passes unread."""
+    question, answer = sized(10 * MB), json.dumps(ANSWER | {"pad": "a" * 10 * MB}).encode()
     path = rig.path(answering(answer))
 
     got = await rig.post(path, question)
 
-    assert json.loads(rig.api.received[path].body) == question
-    assert got.body == answer
+    assert (rig.api.received[path].body == question, got.body == answer) == (True, True)
     entry = await rig.sidecar.entry(path)
-    assert metadata(entry, "authz.usage") == USAGE
-    assert metadata(entry, "authz.request") == {"model": "asked", "max_tokens": 7.0}
+    assert (metadata(entry, "authz.request"), metadata(entry, "authz.usage")) == ({}, USAGE)
 
 
 async def test_a_json_answer_above_the_limit_is_lost(rig: Rig) -> None:
@@ -376,27 +382,48 @@ async def test_a_json_answer_above_the_limit_is_lost(rig: Rig) -> None:
     assert metadata(entry, "authz.usage") == {}
 
 
-async def test_a_json_request_above_the_limit_is_refused_before_the_check(rig: Rig) -> None:
-    path = rig.path(answering(b"{}"))
-    body = b'"' + b"x" * (JSON_LIMIT + 100_000) + b'"'
-    head = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+@pytest.mark.parametrize("size", [READ_LIMIT + 1, JSON_LIMIT + 100_000])
+async def test_a_large_request_passes_unread(rig: Rig, size: int) -> None:
+    path = rig.path(answering(json.dumps(ANSWER).encode()))
+    question = sized(size)
+
+    await rig.post(path, question)
+
+    entry = await rig.sidecar.entry(path)
+    assert (rig.api.received[path].body == question) is True
+    assert (metadata(entry, "authz.request"), metadata(entry, "authz.usage")) == ({}, USAGE)
+
+
+async def test_a_request_of_the_largest_size_is_read(rig: Rig) -> None:
+    assert await rig.asked(sized(READ_LIMIT)) == {"model": "asked", "max_tokens": 7.0}
+
+
+async def test_a_request_that_does_not_tell_its_size_passes_unread(rig: Rig) -> None:
+    path = rig.path(answering(json.dumps(ANSWER).encode()))
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n".encode())
+    writer.write(b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(sized(99)), sized(99)))
 
-    async def send() -> None:
-        writer.write(head.encode() + body)
-        await writer.drain()
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
 
-    sending = asyncio.create_task(send())  # Envoy answers while it is still coming
-    answer = await reader.readuntil(b"\r\n\r\n")
-    rest = await reader.readuntil(b"}}")
-    sending.cancel()
-    await asyncio.gather(sending, return_exceptions=True)
+    entry = await rig.sidecar.entry(path)
+    assert rig.api.received[path].body == sized(99)
+    assert (metadata(entry, "authz.request"), metadata(entry, "authz.usage")) == ({}, USAGE)
     writer.transport.abort()
 
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert json.loads(rest)["error"]["code"] == "body_too_large"
-    assert path not in rig.sidecar.checks
-    assert (await rig.sidecar.entry(path)).response.response_code.value == 413
+
+async def test_of_a_stranger_no_large_body_is_awaited(rig: Rig) -> None:
+    """The check is made when a single byte of the body is there."""
+    path = rig.path(answering(b"{}"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nauthorization: {DENIED}\r\n"
+    writer.write(f"{head}content-length: {READ_LIMIT + 1}\r\n\r\n{{".encode())
+
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401 ")
+
+    assert path not in rig.api.received
+    writer.transport.abort()
 
 
 @pytest.mark.parametrize(("method", "under"), [("GET", "/v1"), ("POST", "/other"), ("PUT", "/v1")])
@@ -565,8 +592,8 @@ FOLDER: Final = Path(__file__).parents[2] / "deploy" / "envoy"
 def drop_sse(bootstrap: Any) -> None:
     manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] != "authz.usage_sse"]
-    (metered, _) = manager["route_config"]["virtual_hosts"][0]["routes"]
-    del metered["typed_per_filter_config"]["authz.usage_sse"]
+    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+        route.get("typed_per_filter_config", {}).pop("authz.usage_sse", None)
 
 
 async def test_the_variant_is_that_of_the_bootstrap() -> None:
@@ -588,3 +615,26 @@ async def test_without_the_filter_streams_pass_and_tell_nothing(tmp_path: Path) 
         assert await rig.usage(answer) == USAGE
         assert await rig.usage(stream) == {}
         assert metadata(await rig.sidecar.entry(stream), "authz.request") == {"model": "asked", "max_tokens": 7.0}
+
+
+# Another API's usage, as the page tells
+
+
+def with_the_rules_of_the_page(bootstrap: Any) -> None:
+    page = (FOLDER.parents[1] / "docs" / "envoy.md").read_text()
+    (block,) = (each for each in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "usageMetadata" in each)
+    rules = yaml.safe_load(block)
+    manager = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    filters = {each["name"]: each["typed_config"] for each in manager["http_filters"]}
+    filters["authz.usage_json"]["response_rules"]["rules"] += rules
+    parser = filters["authz.usage_sse"]["response_rules"]["content_parser"]
+    parser["typed_config"]["rules"] += [{"rule": rule} for rule in rules]
+
+
+async def test_the_pages_rules_for_another_api(tmp_path: Path) -> None:
+    gemini = {"modelVersion": "m", "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 30}}
+    async with Rig(tmp_path, with_the_rules_of_the_page) as rig:
+        for script in (answering(json.dumps(gemini).encode()), streaming(events(gemini)), streaming(ANTHROPIC)):
+            path = rig.path(script)
+            await rig.post(path, CHAT)
+            assert await rig.usage(path) == ANTHROPIC_USAGE

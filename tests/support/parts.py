@@ -139,7 +139,9 @@ def group(
     return Group(name, owner, Charge(requests, cost if requests else 0), Charge(tokens, cost if tokens else 0))
 
 
-def hold(decision: DecisionId, at_us: int, *spent: Spent, key: str = "key_1", subject: str = "", **told: object) -> Hold:
+def hold(
+    decision: DecisionId, at_us: int, *spent: Spent, key: str = "key_1", subject: str = "", **told: object
+) -> Hold:
     """What a decision about *key* left behind. *told*: workspace, allowed, recorded."""
     fields: dict[str, object] = {"workspace": "", "allowed": True, "recorded": True, **told}
     return Hold(decision, at_us, key, "sk-live-x", subject, spent=spent, **fields)  # type: ignore[arg-type]

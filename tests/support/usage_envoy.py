@@ -1,6 +1,6 @@
 """
-A real Envoy with the shipped bootstrap (the check alone may take longer), between an API that answers as a test says, byte by byte if need be, and a
-sidecar that allows everybody and records what it is asked and what it is told afterwards.
+A real Envoy with the shipped bootstrap (the check alone may take longer), between an API that answers as a test says,
+byte by byte if need be, and a sidecar that allows whom it knows nothing of and records what it is asked and told.
 """
 
 import asyncio

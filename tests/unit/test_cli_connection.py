@@ -183,6 +183,23 @@ async def test_what_a_newer_server_adds_is_left_out_and_what_an_older_one_lacks_
     assert "colour" not in key
 
 
+async def test_usage_is_asked_for_in_the_query_and_told_as_it_came() -> None:
+    """What the server left out stays left out, though the API knows it; whole numbers stay whole."""
+    used = {"id": "key_1", "requests": 3, "input_tokens": 2**40, "by_model": {"m": {"requests": 1}}}
+    async with answering(http(200, used)) as server:
+        key = await remote(server).call("GetKeyUsage", {"id": "key_1", "start_time": "2026-05-20T10:00:00+02:00"})
+    assert server.asked[0].startswith(b"GET /authz/v1/keys/key_1/usage?start_time=2026-05-20T10%3A00%3A00%2B02%3A00 ")
+    assert (key["requests"], key["denied"], key["last_used_at"]) == (3, 0, None)
+    assert (type(key["input_tokens"]), key["input_tokens"]) == (int, 2**40)
+    assert key["by_model"] == {"m": {"requests": 1, "input_tokens": 0, "output_tokens": 0}}
+    assert not {"start_time", "end_time"} & key.keys()
+
+    async with answering(http(200, {"requests": 1, "groups": [{"key_id": "key_1", "requests": 1}]})) as server:
+        told = await remote(server).call("GetUsage", {"group_by": ["key", "day"], "filter": ""})
+    assert server.asked[0].startswith(b"GET /authz/v1/usage?group_by=key&group_by=day&filter= ")
+    assert [*told["groups"][0]] == ["key_id", "requests", "denied", "input_tokens", "output_tokens"]
+
+
 async def test_an_answer_in_pieces_is_an_answer() -> None:
     content = json.dumps(SHOWN).encode()
     chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, content[:5], len(content) - 5, content[5:])

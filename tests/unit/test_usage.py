@@ -366,6 +366,28 @@ async def test_whose_totals_are_asked_for(
         assert told.total == (Counts(1, 0, 2, 3) if "model" in equal else Counts(5, 5, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("equal", "tenant"),
+    [
+        ({}, None),
+        ({"subject": "ada"}, None),
+        ({"model": "small"}, None),
+        ({"workspace": ""}, None),
+        ({"key_id": "from elsewhere"}, None),
+        ({"workspace": "acme", "subject": "ada"}, "w:acme"),
+        ({"workspace": "", "subject": "ada"}, "s:ada"),
+        ({"key_id": KEYS[0].id}, "w:acme"),
+        ({"key_id": KEYS[4].prefix}, "s:ada"),
+    ],
+)
+async def test_where_is_looked_for_rows(equal: dict[str, str], tenant: str | None) -> None:
+    """In one partition where it is known, as each costs the store; else in all of them."""
+    usage, reports = admin()
+    await usage.of_all(Filter(equal), [], span(NOW - 60), COMMAND_LINE)
+
+    assert reports.asked == [(HOUR, THIS_HOUR, THIS_HOUR + 3600, tenant)]
+
+
 async def test_the_existence_of_anothers_key_is_not_told() -> None:
     """What is answered about it is what is answered about one that never was."""
     used = [Used(KEYS[2], NOW, "small", Counts(1, 1, 1, 1))]

@@ -46,7 +46,7 @@ class RedisBooks:
         reply = await self._store.run(SETTLE, names, await self._store.identity(), BOUNDS, blob)
         try:
             answers = unpack_booked(reply, len(call))
-        except (ValueError, TypeError) as exc:
+        except ValueError as exc:
             raise StoreFault("the store's answer is not the script's") from exc
         return {number: answer for (number, _), answer in zip(call, answers, strict=True)}
 

@@ -136,9 +136,9 @@ def pack_booking(booking: Booking) -> PackedBooking:
     return PackedBooking(partition, tuple(names), b"".join(blob))
 
 
-def unpack_booked(reply: bytes, bookings: int) -> list[Booked]:
+def unpack_booked(reply: object, bookings: int) -> list[Booked]:
     """Raises: ValueError — the reply is not the script's."""
-    if len(reply) != bookings:
+    if not isinstance(reply, bytes) or len(reply) != bookings:
         raise ValueError("an answer for each booking")
     return [Booked(status) for status in reply]
 

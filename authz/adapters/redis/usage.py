@@ -59,7 +59,8 @@ class RedisUsageReports:
     async def last_used_us(self, owner: Owner) -> int | None:
         """Raises: StoreFault."""
         partition = keys.partition(tenant_of(owner.workspace, owner.subject))
-        (stored,) = await self._store.read("usage", partition, keys.name(partition, "l", owner.key_id))
+        stored = await self._store.call("usage", "GET", keys.name(partition, "l", owner.key_id))
+        await self._store.read("usage", partition)
         try:
             return None if stored is None else int(stored)
         except ValueError as exc:
