@@ -55,6 +55,18 @@ def test_the_configuration_is_one_that_authz_takes(tmp_path: Path) -> None:
     assert (settings.listen.authz.address, settings.responses.format) == ("0.0.0.0:9001", "problem")
 
 
+def test_every_port_that_is_listened_on_is_reached_by_envoy_alone() -> None:
+    """The check, and the access log without which no request is settled."""
+    objects = rendered(STORE)
+    container = objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    named = {port["name"]: port["containerPort"] for port in container["ports"]}
+    served = {port["port"]: named[port["targetPort"]] for port in objects["Service"]["spec"]["ports"]}
+    allowed = objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+
+    assert served == {9001: 9001, 9002: 9002}
+    assert [named[port["port"]] for port in allowed] == [9001, 9002]
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [

@@ -11,7 +11,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* The user's configuration with what the chart decides: where to listen, and which store. */}}
 {{- define "authz.config" -}}
-{{- $listen := dict "authz" (dict "address" "0.0.0.0:9001" "insecure" true) "grpc" nil "http" nil "metrics" "0.0.0.0:9090" }}
+{{- $listen := dict "authz" (dict "address" "0.0.0.0:9001" "insecure" true) "grpc" (dict "address" "0.0.0.0:9002" "insecure" true) "http" nil "metrics" "0.0.0.0:9090" }}
 {{- $store := merge (dict "url" .Values.store.url) (get .Values.config "store" | default dict) }}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) (dict "listen" $listen "store" $store)) }}
 {{- end }}
