@@ -11,7 +11,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto -I$$($(BIN)/python -c 'impor
 PROTOS = $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto bench bench-keys wheel image chart clean
+.PHONY: help demo smoke test lint format proto verify-proto envoy-variant bench bench-keys wheel image chart clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
@@ -43,6 +43,9 @@ verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 	@tmp=$$(mktemp -d) && trap 'rm -rf $$tmp' EXIT && \
 	$(PROTOC) --python_out=$$tmp --pyi_out=$$tmp --descriptor_set_out=$$tmp/descriptors.binpb $(PROTOS) && \
 	diff -r -x __init__.py -x __pycache__ $$tmp authz/pb || { echo "authz/pb is not what proto/ says: run 'make proto'"; exit 1; }
+
+envoy-variant: $(STAMP) ## deploy/envoy/envoy-without-sse.yaml, from envoy.yaml
+	@$(BIN)/python deploy/envoy/without_sse.py
 
 bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)

@@ -17,7 +17,8 @@ HEAD: Final = """\
 #
 # What is lost: Envoy learns nothing of streams. Their requests keep the estimate that was spent, and their tokens are
 # in no usage. JSON answers are booked as ever. Tried on 1.37.0. 1.36.4 starts with it as well, but does not heed
-# request_body_buffer_limit for requests: JSON above the listener's per_connection_buffer_limit_bytes is a 413 there.
+# request_body_buffer_limit for requests: raise the listener's per_connection_buffer_limit_bytes to 65536 there, or JSON
+# requests between 32 and 64 KiB are a 413.
 """
 
 

@@ -531,6 +531,17 @@ async def test_one_entry_a_request_with_all_that_is_known(rig: Rig) -> None:
     assert entry.request.path.endswith("?a=1")  # whoever keeps it must cut the query
 
 
+async def test_no_entry_of_a_burst_is_lost(rig: Rig) -> None:
+    """With Envoy's own buffers some would be: it drops what it cannot send at once."""
+    path = rig.path(answering(json.dumps(ANSWER).encode()))
+
+    for _ in range(5):
+        await asyncio.gather(*(rig.post(path, CHAT, user_agent="u" * 4000) for _ in range(100)))
+
+    await rig.sidecar.entry(path, 500)
+    assert len(rig.sidecar.entries[path]) == 500
+
+
 async def test_a_refusals_entry_has_its_decision(rig: Rig) -> None:
     path = rig.path(answering(b"{}"))
 

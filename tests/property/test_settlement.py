@@ -30,6 +30,7 @@ PARTITION = 1
 PROCESS = b"\0\1\2\3\4\5"
 START_US = 1_795_000_000_000_000
 STORE_ID = "an id"
+NO_ACCOUNT = State(0, 0, 0, 0)
 NAMES = ("alpha", "beta", "gamma")
 MONTH_S = 2_678_400
 NOTABLE = [
@@ -141,11 +142,19 @@ def full_us(state: State, now: int) -> int:
     return full_in_us(a, s, state.n, state.p, now)
 
 
+def to_full(state: State, now: int, rnd: random.Random) -> int:
+    """What fills a bucket exactly, or by a unit not; or all that it ever spent."""
+    if state.n == 0:
+        return -1
+    _, s, level = opened(state, state.n, state.p, now)
+    return rnd.choice([-s, level - state.n, level - state.n + 1, level - state.n - 1])
+
+
 steps = st.lists(
     st.tuples(
         jumps,
         st.booleans(),
-        st.lists(st.lists(st.tuples(st.sampled_from(NAMES), deltas), max_size=4), min_size=1, max_size=3),
+        st.lists(st.lists(st.tuples(st.sampled_from(NAMES), st.none() | deltas), max_size=4), min_size=1, max_size=3),
     ),
     max_size=25,
 )
@@ -180,15 +189,17 @@ def test_the_script_is_the_reference(
             expected = {name: place.states(name) for name in NAMES}
             live: dict[str, int] = {}
             for entry in entries:
-                taken = [(Spent("l", name, limit(name), 0), delta) for name, delta in entry]
+                taken: list[tuple[Spent, int]] = []
+                for name, drawn in entry:
+                    requests, tokens = expected[name] or (NO_ACCOUNT, NO_ACCOUNT)
+                    one, delta = Spent("l", name, limit(name), 0), to_full(tokens, now, rnd) if drawn is None else drawn
+                    taken.append((one, delta))
+                    after = corrected(tokens, one.bucket, delta, now) or NO_ACCOUNT
+                    if delta > 0 or (delta < 0 and tokens.n != 0):
+                        live[name] = -(-full_us(after, now) // 1000)
+                        expected[name] = requests, after
                 decision = DecisionId(PROCESS, PARTITION, number := number + 1)
                 batch.append(booking(hold(decision, now, *(one for one, _ in taken)), *(delta for _, delta in taken)))
-                for one, delta in taken:
-                    requests, tokens = expected[one.owner] or (State(0, 0, 0, 0), State(0, 0, 0, 0))
-                    after = corrected(tokens, one.bucket, delta, now) or State(0, 0, 0, 0)
-                    if delta > 0 or (delta < 0 and tokens.n != 0):
-                        live[one.owner] = -(-full_us(after, now) // 1000)
-                        expected[one.owner] = requests, after
             ends = {name: place.end(keys.group(PARTITION, "l", name)) for name in NAMES}
 
             assert place.settle(batch) == [Booked.BOOKED] * len(batch)
@@ -206,19 +217,25 @@ def test_the_script_is_the_reference(
             assert full == 0 or (end is not None and (end + 1) * 1000 >= now + full)
 
 
-@given(limits, limits, st.integers(0, 2 * 10**9), st.integers(0, 6 * 10**12), st.integers(-(10**9), 10**9))
-def test_a_correction_moves_the_level_by_itself(own: Limit, holds: Limit, used: int, passed: int, delta: int) -> None:
-    """Under the account's own limits, never above full; whatever those of the hold are."""
-    state, now = State(own.capacity, own.period_s, START_US, used), START_US + passed
-    before = opened(state, own.capacity, own.period_s, now)[2]
+@given(limits, limits, st.integers(0, 2 * 10**9), st.integers(0, 6 * 10**12), st.data())
+def test_a_correction_moves_the_level_by_itself(
+    own: Limit, holds: Limit, used: int, passed: int, data: st.DataObject
+) -> None:
+    """Under the account's own limits, whatever those of the hold are; never above full, and full is no account."""
+    n, p, now = own.capacity, own.period_s, START_US + passed
+    state = State(n, p, START_US, spent(0, used, n, p))
+    _, s, before = opened(state, n, p, now)
+    delta = data.draw(st.integers(-(10**9), 10**9) | st.sampled_from([-s, *range(before - n - 1, before - n + 2)]))
+    refilled, longest = before - (n - s), spent(MAX_DEBT_US, 0, n, p)
 
-    after = opened(corrected(state, holds, delta, now), own.capacity, own.period_s, now)[2]
+    made = corrected(state, holds, delta, now)
 
-    longest_debt = own.capacity - spent(MAX_DEBT_US, 0, own.capacity, own.period_s)
-    assert after == max(longest_debt, min(own.capacity, before - delta))
+    after = opened(made, n, p, now)[2]
+    assert after == min(n, max(before - delta, n - longest + refilled))
+    assert delta == 0 or (made is None) == (after == n)
 
 
-@given(limits, st.sampled_from([None, State(0, 0, 0, 0), State(0, 60, 7, 7)]), st.integers(-(10**9), 10**9))
+@given(limits, st.sampled_from([None, NO_ACCOUNT, State(0, 60, 7, 7)]), st.integers(-(10**9), 10**9))
 def test_where_there_is_no_account_the_holds_limits_count(holds: Limit, state: State | None, delta: int) -> None:
     """It is full: nothing can be given back to it."""
     after = corrected(state, holds, delta, START_US)
@@ -400,7 +417,7 @@ class Settling(RuleBasedStateMachine):
     def every_unit_is_where_it_belongs(self) -> None:
         for name, bucket in self.buckets.items():
             states = self.place.states(name)
-            tokens = states[1] if states else State(0, 0, 0, 0)
+            tokens = states[1] if states else NO_ACCOUNT
             if bucket.limit is None:
                 assert tokens.n == 0 or opened(tokens, tokens.n, tokens.p, self.place.now)[1] == 0
             else:

@@ -55,18 +55,40 @@ class Api:
     def __init__(self) -> None:
         self.scripts: dict[str, Script] = {}  # path, without its query
         self.received: dict[str, Received] = {}
+        self._answering: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
-            method, target, _ = head.split(" ")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            path = target.partition("?")[0]
-            self.received[path] = Received(method, target, headers, await _body(reader, headers))
-            await self.scripts[path](writer)
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
+        async with server:
+            try:
+                yield server.sockets[0].getsockname()[1]
+            finally:
+                for task in self._answering:
+                    task.cancel()
+                await asyncio.gather(*self._answering, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self._answer(reader, writer)
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
+        method, target, _ = head.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        path = target.partition("?")[0]
+        self.received[path] = Received(method, target, headers, await _body(reader, headers))
+        await self.scripts[path](writer)
 
 
 async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
@@ -230,10 +252,9 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as starting:
-            api = await asyncio.start_server(self.api, "127.0.0.1", 0, limit=1 << 20)
-            await starting.enter_async_context(api)
+            upstream = await starting.enter_async_context(self.api.listening())
             authz = await starting.enter_async_context(self.sidecar.listening())
-            admin, upstream = free_port(), api.sockets[0].getsockname()[1]
+            admin = free_port()
             bootstrap = self._folder / "envoy.yaml"
             text = filled(edge=self.port, authz=authz, log=authz, upstream=upstream, admin=admin)
             parsed = json.loads(text)
