@@ -20,7 +20,7 @@ from tests.support.settlement import HOLD, entry, message
 TICKETS = Tickets((b"a secret",))
 CHECK = {"settlement": TICKETS.seal(HOLD), "route": "write", "reason": "allowed", "key_id": "key_1"}
 USAGE = {"model": "gpt-x", "input_tokens": 3, "output_tokens": 30, "total_tokens": 33}
-WHOLE = {
+WHOLE: dict[str, dict[str, Any]] = {
     "envoy.filters.http.ext_authz": CHECK,
     "authz.usage": USAGE,
     "authz.request": {"model": "gpt", "max_tokens": 40},
