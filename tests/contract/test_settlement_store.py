@@ -235,6 +235,15 @@ async def test_a_key_has_fifty_names_whatever_comes_in_one_call(desk: Desk) -> N
     assert {row.decode().split("\0")[3] for row in rows} == found.keys()
 
 
+async def test_requests_without_a_name_take_no_names_place(desk: Desk) -> None:
+    await desk.settle(*(desk.request(key="k", model=model) for model in ("", "other")))
+
+    await desk.settle(*(desk.request(key="k", model=f"model-{number}") for number in range(MAX_MODELS)))
+
+    names = {f"model-{number}" for number in range(MAX_MODELS)}
+    assert (await desk.reports.totals(Owner("", "alice", "k"))).keys() == {"", "other", *names}
+
+
 async def test_who_may_not_name_a_model_counts_as_other_unless_it_is_known(desk: Desk) -> None:
     shy = [desk.request(key="k", model=model, names_model=False) for model in ("m", "known", "", "other")]
 
@@ -257,10 +266,12 @@ async def test_counts_of_a_key_without_a_record_end_those_of_others_do_not(desk:
     loose, kept = desk.request(key="loose", recorded=False), desk.request(key="kept")
 
     await desk.settle(loose, kept)
+    first = await desk.raw("TTL", at(loose, "k:loose"))
     await desk.raw("EXPIRE", at(loose, "k:loose"), 100)
     await desk.settle(desk.request(key="loose", recorded=False))
 
-    assert UNRECORDED_S - 60 < await desk.raw("TTL", at(loose, "k:loose")) <= UNRECORDED_S
+    for end in (first, await desk.raw("TTL", at(loose, "k:loose"))):
+        assert UNRECORDED_S - 60 < end <= UNRECORDED_S
     for owner in ("k:kept", "s:alice", "a"):
         assert await desk.raw("TTL", at(kept, owner)) == -1
     assert await desk.raw("EXISTS", keys.name(loose.hold.id.partition, "l", "loose")) == 0
@@ -368,6 +379,19 @@ async def test_a_buckets_end_is_never_brought_nearer(desk: Desk) -> None:
     assert await desk.raw("PTTL", name) > 9_500 * 3600
 
 
+async def test_a_bucket_without_end_keeps_none(desk: Desk) -> None:
+    """No script of ours writes one; whoever did, did it for its requests too."""
+    spent = Spent("l", "k:k", ROOMY, 10)
+    one = desk.request(spent, delta=7, key="k")
+    name = keys.group(one.hold.id.partition, "l", "k:k")
+    await desk.raw("SET", name, bytes(64))
+
+    await desk.settle(one)
+
+    assert await level(desk, spent, one.hold.id.partition) == ROOMY.capacity - 7
+    assert await desk.raw("PTTL", name) == -1
+
+
 async def test_the_place_of_requests_is_left_as_it_is(desk: Desk) -> None:
     spent = Spent("l", "k:k", ROOMY, 10)
     one, other = desk.request(spent, delta=7, key="k"), desk.request(spent, delta=-3, key="k")
@@ -402,6 +426,7 @@ DAMAGE: dict[str, tuple[str, list[Any]]] = {
     "an hour of another kind": ("o", ["SET", "garbage"]),
     "a day of another kind": ("d", ["SET", "garbage"]),
     "a last use that is no number": ("l", ["SET", "soon"]),
+    "a last use in another notation": ("l", ["SET", "0x10"]),
     "a last use of another kind": ("l", ["HSET", "a", "b"]),
 }
 
