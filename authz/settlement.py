@@ -19,7 +19,7 @@ from authz.ports import Books, Clock, SettlementObserver, StoreFault
 
 
 QUEUE: Final = 4096  # finished requests that wait for the store
-BATCH: Final = 32  # in one call: the store is held up for half a millisecond
+BATCH: Final = 16  # in one call: the store is held up for half a millisecond
 PATIENCE_S: Final = 900.0  # with a store that is away; what was not booked by then stays spent
 _FIRST_WAIT_S: Final = 0.05
 _LONGEST_WAIT_S: Final = 1.0

@@ -164,9 +164,9 @@ class Booked(IntEnum):
 
     BOOKED = 0
     REPEATED = 1  # it was booked before: nothing changed
-    LATE = 2  # decided more than `MAX_AGE_S` ago
+    LATE = 2  # decided more than `MAX_AGE_S` ago, or more than an hour ahead of the store's clock
     NOT_OURS = 6  # the store lost its marker, or is another one
-    DAMAGED = 8  # counted; a bucket of it cannot be read and was left alone
+    DAMAGED = 8  # what of its state cannot be read was left alone, the rest is booked
 
 
 def booking(finished: Finished, hold: Hold) -> Booking:
