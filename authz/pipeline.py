@@ -139,14 +139,14 @@ class Authorizer:
                 return judged
             if refusal:
                 denied = _denied(refusal, route, judged.principal if record else None)
-                return self._held(denied, judged) if spend else denied
+                return self._held(denied, judged, spend=spend)
             admission = self._admission(tenant, judged, request.max_tokens, spend=spend)
             answer = await self._ledger.admit(admission)
             if _is_to_be_remembered(answer.status, claims):
                 self._records.remember(tenant, _revoked(claims, record))
             if answer.status not in {Status.STALE, Status.NO_RECORD}:
                 decision = _conclude(judged, answer)
-                return self._held(decision, judged, admission.groups, answer.now_us) if spend else decision
+                return self._held(decision, judged, admission.groups, answer.now_us, spend=spend)
             fresh = True
         return Fault(Reason.STORE_UNAVAILABLE, "the key's record kept changing under the check", _name(route))
 
@@ -220,10 +220,16 @@ class Authorizer:
         return min(ends, default=0)
 
     def _held(
-        self, decision: Decision, judged: Judged, groups: tuple[Group, ...] = (), at_us: int | None = None
+        self,
+        decision: Decision,
+        judged: Judged,
+        groups: tuple[Group, ...] = (),
+        at_us: int | None = None,
+        *,
+        spend: bool,
     ) -> Decision:
         """*decision*, with what is to be settled once the request is over. *at_us* None: the store was not asked."""
-        if isinstance(decision, Fault) or decision.principal is None:
+        if not spend or isinstance(decision, Fault) or decision.principal is None:
             return decision
         claims, principal = judged.presented.claims, decision.principal
         allowed = isinstance(decision, Allow)
@@ -270,7 +276,7 @@ class Authorizer:
             decision = _denied(refusal, route, judged.principal)
         elif dead_us and self._clock.now_s() * US >= dead_us:
             decision = Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
-        return self._held(decision, judged) if spend else decision
+        return self._held(decision, judged, spend=spend)
 
 
 def _conclude(judged: Judged, answer: Admitted) -> Decision:

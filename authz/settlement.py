@@ -40,24 +40,30 @@ class Settlement:
         self._books = books
         self._clock = clock
         self._observer = observer
+        self._in_hand = 0
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(QUEUE)
 
     async def take(self, finished: Finished) -> None:
         """Waits while the queue is full."""
-        self._observer.finished(finished)
+        try:
+            self._observer.finished(finished)
+        except Exception:  # noqa: BLE001 - what cannot be logged is still booked
+            _log.exception("observing a finished request failed")
         if finished.hold is not None:
             await self._queue.put(_Waiting(booking(finished, finished.hold), finished.ended_s))
 
     @property
     def waiting(self) -> int:
-        return self._queue.qsize()
+        return self._queue.qsize() + self._in_hand
 
     async def run(self) -> None:
         while True:
             batch = [await self._queue.get()]
             while len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+            self._in_hand = len(batch)
             await self._book(batch)
+            self._in_hand = 0
             for _ in batch:
                 self._queue.task_done()
 
@@ -89,7 +95,8 @@ class Settlement:
         wait_s = _FIRST_WAIT_S
         while True:
             try:
-                return await self._books.settle(bookings)
+                answers = await self._books.settle(bookings)
+                return answers if wait_s == _FIRST_WAIT_S else [_first_told(answer) for answer in answers]
             except StoreFault as fault:
                 if self._clock.monotonic_s() > give_up_s:
                     raise
@@ -106,3 +113,8 @@ class Settlement:
         else:
             _log.exception("a request cannot be settled")
             self._observer.entry_dropped("failed")
+
+
+def _first_told(answer: Booked) -> Booked:
+    """To a question that is asked again: what was booked before, was so by ourselves, and nobody has counted it yet."""
+    return Booked.BOOKED if answer is Booked.REPEATED else answer

@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ GRACE_S: Final = 10.0
 IDLE_S: Final = 0.2
 LAME_DUCK_S: Final = 5.0
 LOG_IDLE_S: Final = 0.5  # of the access log: Envoy keeps entries back for some 0.1 s
+LOG_END_S: Final = 3.0
 SETTLE_S: Final = 5.0
 _FIXED: Final = ("listen", "server", "store")  # what a reload cannot change; store.on_error aside
 
@@ -127,8 +128,7 @@ class Sidecar:
             self._start_rewrapping()
             self._tell_start(settings)
             await self._stopping.wait()
-            await self._drain(handler, log, [*watches, *self._rewrapping])
-            await asyncio.gather(*(server.stop(GRACE_S) for server in servers))
+            await self._drain(handler, log, servers, [*watches, *self._rewrapping])
             if not settling.done():
                 await settlement.drain(SETTLE_S)
             settling.cancel()
@@ -151,26 +151,36 @@ class Sidecar:
             self._failure = error
             self.stop()
 
-    async def _drain(self, handler: CheckHandler, log: AccessLog, watches: Iterable[asyncio.Task[None]]) -> None:
+    async def _drain(
+        self,
+        handler: CheckHandler,
+        log: AccessLog,
+        servers: Sequence[grpc_server.Server],
+        watches: Iterable[asyncio.Task[None]],
+    ) -> None:
         """
-        Not ready first; then serve on until nothing was under way for a moment; then the servers can end.
+        Not ready first; then serve on until nothing was under way for a moment; then end the server of the check, and
+        behind it the access log's, as the log of what was just checked comes a little later.
 
         grpcio, once stopped, cancels what it has received and not begun: so it is stopped when it is idle, or, where
-        checks keep coming, after `LAME_DUCK_S`. The log of what was just checked comes a little later.
+        checks keep coming, after `LAME_DUCK_S`.
         """
         _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
         for watch in watches:
             watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
         await self._health.set(serving=False)
-        deadline_s = self._clock.monotonic_s() + LAME_DUCK_S
-
-        def is_idle() -> bool:
-            return handler.idle_s() >= IDLE_S and log.idle_s() >= LOG_IDLE_S
-
-        while not is_idle() and self._clock.monotonic_s() < deadline_s:  # noqa: ASYNC110 - idleness has no event
-            await asyncio.sleep(IDLE_S / 4)
+        check, *others = servers
+        await self._until(lambda: handler.idle_s() >= IDLE_S, LAME_DUCK_S)
+        await check.stop(GRACE_S)
+        await self._until(lambda: log.idle_s() >= LOG_IDLE_S, LOG_END_S)
         log.close()
+        await asyncio.gather(*(server.stop(GRACE_S) for server in others))
+
+    async def _until(self, condition: Callable[[], bool], within_s: float) -> None:
+        deadline_s = self._clock.monotonic_s() + within_s
+        while not condition() and self._clock.monotonic_s() < deadline_s:  # noqa: ASYNC110 - idleness has no event
+            await asyncio.sleep(IDLE_S / 4)
 
     def reload(self) -> None:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""

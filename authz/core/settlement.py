@@ -23,13 +23,15 @@ class DecisionId(NamedTuple):
     """
     Names a decision for ever, so that it is settled once.
 
-    *process*: 6 random bytes of the sidecar that decided; *number*: how many it had decided before in that partition.
-    Numbers without gaps let the store remember each settled decision in one bit.
+    *process*: 6 random bytes of the sidecar that decided; *number*: how many it had named before in that partition. As
+    numbers follow one another, the store remembers a settled decision in one bit. *store*: where its estimate was
+    spent, and where alone it is settled; empty: the store had not been reached.
     """
 
     process: bytes
     partition: int
     number: int
+    store: str = ""
 
     def __str__(self) -> str:
         return f"{self.process.hex()}-{self.partition}-{self.number}"
@@ -101,7 +103,8 @@ class Finished:
         hold: None: nobody was known behind it (a public route, no credential), or its hold cannot be believed.
         started_s, duration_s: Seconds since 1970, by the proxy's clock; seconds.
         status: Of the answer that the client got; 0: it left before there was one.
-        is_complete: The answer was sent to its end.
+        is_complete: The answer is the upstream's, and was sent to its end.
+        was_forwarded: The upstream was reached.
         path: Without the query.
         model, asked_model: As the answer, and as the request named it.
         route, reason: What was decided, as the check told it.
@@ -114,6 +117,7 @@ class Finished:
     path: str
     status: int
     is_complete: bool = True
+    was_forwarded: bool = True
     client_address: str = ""
     request_id: str = ""
     route: str = ""
@@ -132,10 +136,13 @@ class Outcome(StrEnum):
     """How the cost of a request was found."""
 
     USAGE = "usage"  # the upstream told it
-    FAILED = "failed"  # 4xx or 5xx: costs no tokens
+    FAILED = "failed"  # the upstream's 4xx or 5xx, or it could not be asked: costs no tokens
     NO_USAGE = "no_usage"  # nothing was told: the estimate stays spent
     CUT_SHORT = "cut_short"  # ended before all was told: at least what was told, and at least the estimate
     DENIED = "denied"  # refused by us: nothing was spent
+
+
+_NAMELESS: Final = frozenset({Outcome.FAILED, Outcome.DENIED})  # who asks for what is not there names no model
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ class Booked(IntEnum):
 def booking(finished: Finished, hold: Hold) -> Booking:
     """What *finished* costs its owners."""
     outcome = _outcome(finished, hold)
-    usage = TokenUsage() if outcome in {Outcome.FAILED, Outcome.DENIED} else finished.usage
+    usage = TokenUsage() if outcome in _NAMELESS else finished.usage
     model = _model_name(finished.model or finished.asked_model)
     if not model and usage.is_told:
         model = OTHER
@@ -180,7 +187,7 @@ def booking(finished: Finished, hold: Hold) -> Booking:
         hold=hold,
         outcome=outcome,
         model="" if outcome is Outcome.DENIED else model,
-        names_model=outcome not in {Outcome.FAILED, Outcome.DENIED},  # whoever asks for what is not there names nothing
+        names_model=outcome not in _NAMELESS and (bool(finished.model) or usage.is_told),
         input_tokens=usage.input if usage.input is not None else usage.cost - (usage.output or 0),
         output_tokens=usage.output or 0,
         corrections=tuple(_correction(outcome, usage.cost, spent.estimate) for spent in hold.spent),
@@ -197,8 +204,8 @@ def _model_name(told: str) -> str:
 def _outcome(finished: Finished, hold: Hold) -> Outcome:
     if not hold.allowed:
         return Outcome.DENIED
-    if 400 <= finished.status <= 599:
-        return Outcome.FAILED
+    if finished.status >= 500 or (finished.status >= 400 and (finished.is_complete or not finished.was_forwarded)):
+        return Outcome.FAILED  # a 4xx that the proxy made of a request under way is the client's doing
     if not finished.usage.is_told:
         return Outcome.NO_USAGE
     if not finished.is_complete and finished.usage.output is None:

@@ -141,7 +141,8 @@ class Stack:
         config = self.folder / "envoy.yaml"
         config.write_text(self.envoy_config())
         command = [str(envoy_binary(self.environ)), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
-        self._start("envoy", [*command, "--log-level", "warning"]).wait_for(self.admin_port, "/ready")
+        command += ["--log-level", "warning", "--file-flush-interval-msec", "500"]  # of its access log: ten seconds
+        self._start("envoy", command).wait_for(self.admin_port, "/ready")
 
     def _start(self, name: str, command: list[str]) -> Process:
         process = Process(name, command, self.folder / f"{name}.log", self.environ)

@@ -5,6 +5,7 @@ import math
 import random
 import struct
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -507,6 +508,20 @@ async def test_a_wiped_store_books_nothing(desk: Desk) -> None:
     async with parts(desk.sidecar.url) as other:
         await other.create(NewKey("first of the new store"))
     assert await desk.settle(one) == [Booked.NOT_OURS]
+
+
+async def test_another_stores_decisions_are_not_booked_here(desk: Desk) -> None:
+    """Two stores under one keyring, or the store before this one: whose estimate was never spent here."""
+    theirs = desk.request(Spent("l", "k:k", ROOMY, 10), delta=-10, key="k")
+    stores.flush(desk.sidecar.url)
+    async with parts(desk.sidecar.url) as other:
+        await other.create(NewKey("first of the new store"))
+        there = Desk(other, await other.store.now_us())
+
+        assert await there.settle(theirs, there.request()) == [Booked.NOT_OURS, Booked.BOOKED]
+        unasked = there.request()  # decided without the store: `on_error: allow`
+        unasked = replace(unasked, hold=replace(unasked.hold, id=unasked.hold.id._replace(store="", number=900)))
+        assert await there.settle(unasked) == [Booked.BOOKED]
 
 
 async def test_one_partition_that_was_wiped_leaves_the_others(desk: Desk) -> None:

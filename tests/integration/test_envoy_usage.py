@@ -580,7 +580,7 @@ async def test_an_api_that_goes_away(rig: Rig) -> None:
 
 
 async def test_the_log_on_standard_output_has_what_it_takes_to_book_by_hand(rig: Rig) -> None:
-    """And not the sealed note."""
+    """And not the ticket."""
     path = rig.path(answering(json.dumps(ANSWER).encode()))
     await rig.post(f"{path}?api_key=s3cret", CHAT)
     entry = await rig.sidecar.entry(path)
@@ -588,7 +588,7 @@ async def test_the_log_on_standard_output_has_what_it_takes_to_book_by_hand(rig:
     told = json.loads(await asyncio.to_thread(rig.logged, path))
     assert told["decision_id"] == metadata(entry, "envoy.filters.http.ext_authz")["decision_id"]
     assert told["estimate"] == 123
-    assert told["usage"] == {"model": "m", "input_tokens": 3, "output_tokens": 30}
+    assert told["usage"] == {"input_tokens": 3, "output_tokens": 30}  # a model is what a client says
     text = rig.log.read_text()
     assert SEALED not in text
     assert "s3cret" not in text

@@ -15,7 +15,7 @@ from authz.adapters.grpc import server as grpc_server
 from authz.adapters.logs.silent import Silent
 from authz.core.settlement import Booked, Booking
 from authz.demo.processes import free_port
-from authz.settlement import QUEUE, Settlement
+from authz.settlement import BATCH, QUEUE, Settlement
 from tests.support.parts import CLOCK
 from tests.support.settlement import HOLD, entry, message
 
@@ -100,7 +100,7 @@ async def test_a_store_that_stands_still_stops_the_proxy_and_loses_nothing(runni
             await asyncio.sleep(0.5)
 
         assert sent * ENTRIES >= QUEUE
-        assert running.settlement.waiting == QUEUE
+        assert running.settlement.waiting == QUEUE + BATCH
         assert sent < MESSAGES / 2
 
         running.gate.open.set()

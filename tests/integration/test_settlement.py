@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,32 @@ def test_sigterm_loses_nothing(metered: Metered) -> None:
     assert total(usage) == spent(answers)
 
 
+def test_sigterm_under_traffic_loses_nothing(metered: Metered) -> None:
+    """Clients that keep asking: whatever was let in before the check ended is settled before the sidecar has."""
+    key = metered.key()
+    stopped = threading.Event()
+
+    def ask_on() -> int:
+        passed = 0
+        while not stopped.is_set():
+            passed += metered.chat(key, 1, max_tokens=3).status == 200
+        return passed
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask_on) for _ in range(4)]
+        time.sleep(0.5)
+        metered.processes["authz"].signal(signal.SIGTERM)
+        assert metered.processes["authz"].ended() == 0
+        stopped.set()
+        passed = sum(one.result() for one in asking)
+    metered.start_sidecar()
+
+    usage = metered.usage_when(key, lambda told: told["requests"] >= passed)
+
+    assert passed > 10
+    assert usage["requests"] == passed
+
+
 def test_killed_between_admission_and_settlement(metered: Metered) -> None:
     """
     Streams go on without the sidecar. Entries sent meanwhile are lost, their estimates stay spent; the log played again
@@ -340,7 +367,7 @@ PLANTED = {
 
 
 def test_no_planted_secret_is_logged_counted_or_kept(metered: Metered) -> None:
-    """In path, query, user agent, referrer and body: not in the sidecar's log, its metrics, or the store."""
+    """In path, query, user agent, referrer and body: not in either log, the metrics, or the store."""
     key = metered.key()
     everything = "/".join((PLANTED["key"], PLANTED["jwt"], f"password={PLANTED['password']}", PLANTED["mail"]))
     headers = {"user-agent": everything, "referer": f"http://x/{everything}", "x-forwarded-for": "192.0.2.1"}
@@ -353,13 +380,31 @@ def test_no_planted_secret_is_logged_counted_or_kept(metered: Metered) -> None:
     usage = settled(metered, key, 2)
 
     log = (metered.folder / "authz.log").read_text()
+    envoys = told_by_envoy(metered, [str(key.record.id)] * 2)
     metrics = ask(int(metered.address("metrics").rpartition(":")[2]), "GET", "/metrics").body.decode()
     kept = "".join(values(metered))
     assert "/v1/[token]/[token]/password=[secret]/[email]" in log
     assert list(usage["by_model"]) == ["other"]
     for name, secret in (PLANTED | {"token": key.token, "half": PLANTED["jwt"].split(".")[1]}).items():
-        for place, text in (("log", log), ("metrics", metrics), ("store", kept), ("usage", json.dumps(usage))):
+        for place, text in (
+            ("log", log),
+            ("log of Envoy", envoys),
+            ("metrics", metrics),
+            ("store", kept),
+            ("usage", json.dumps(usage)),
+        ):
             assert secret not in text, f"the planted {name} is in the {place}"
+
+
+def told_by_envoy(metered: Metered, words: Sequence[str]) -> str:
+    """Its log, once *words* stand in it, each as often as here."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        text = (metered.folder / "envoy.log").read_text()
+        if all(text.count(word) >= words.count(word) for word in words):
+            return text
+        assert time.monotonic() < deadline_s, text[-2000:]
+        time.sleep(0.1)
 
 
 def values(metered: Metered) -> Iterator[str]:

@@ -9,8 +9,9 @@ import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 
-from authz.adapters.envoy.accesslog import AccessLog
+from authz.adapters.envoy.accesslog import MAX_STREAMS, AccessLog
 from authz.adapters.envoy.ticket import Tickets
+from authz.adapters.logs.observer import LogObserver
 from authz.adapters.logs.silent import Silent
 from authz.core.settlement import Finished, TokenUsage
 from tests.support.parts import CLOCK
@@ -70,6 +71,7 @@ async def test_everything_that_is_told() -> None:
         path="/v1/chat/completions",
         status=200,
         is_complete=True,
+        was_forwarded=False,
         client_address="192.0.2.7",
         request_id="5f1c2d3e",
         route="write",
@@ -83,7 +85,7 @@ async def test_everything_that_is_told() -> None:
 async def test_an_entry_that_tells_nothing() -> None:
     taken, dropped = await read(accesslog_pb2.HTTPAccessLogEntry())
 
-    assert taken == [Finished(None, 0.0, 0.0, "", "", 0, is_complete=False)]
+    assert taken == [Finished(None, 0.0, 0.0, "", "", 0, is_complete=False, was_forwarded=False)]
     assert dropped == []
 
 
@@ -217,6 +219,59 @@ async def test_closing_ends_streams_that_are_never_ended() -> None:
     assert await asyncio.wait_for(asyncio.gather(*streams), 2) == [b"", b""]
     assert len(seen.taken) == 1
     assert handler.idle_s() == float("inf")
+
+
+async def test_others_get_their_turn_while_a_large_message_is_read() -> None:
+    """Taking never waits where there is room: checks on the same loop must not stand still meanwhile."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await log(Seen())(stream(message(*[entry(WHOLE) for _ in range(800)])))
+
+    assert turns >= 50
+    task.cancel()
+
+
+async def test_there_is_a_bound_on_streams() -> None:
+    seen = Seen()
+    handler = log(seen)
+    forever = asyncio.Event()
+
+    async def silent() -> AsyncIterator[bytes]:
+        await forever.wait()
+        yield b""
+
+    streams = [asyncio.create_task(_run(handler, silent())) for _ in range(MAX_STREAMS)]
+    await asyncio.sleep(0.05)
+
+    assert await asyncio.wait_for(_run(handler, silent()), 2) == b""
+    assert not any(one.done() for one in streams)
+    handler.close()
+    await asyncio.wait_for(asyncio.gather(*streams), 5)
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**11)])
+async def test_an_absurd_time_does_not_end_the_stream(seconds: int) -> None:
+    odd = entry(WHOLE)
+    odd.common_properties.start_time.seconds = seconds
+    taken, dropped = await read(odd, entry(WHOLE))
+
+    assert (len(taken), dropped) == (2, [])
+    LogObserver().finished(taken[0])
+
+
+async def test_whether_the_upstream_was_reached() -> None:
+    reached = entry(WHOLE)
+    reached.common_properties.upstream_remote_address.socket_address.address = "10.0.0.1"
+    taken, _ = await read(reached, entry(WHOLE))
+
+    assert [one.was_forwarded for one in taken] == [True, False]
 
 
 async def test_a_client_that_goes_ends_its_stream_and_nothing_else() -> None:

@@ -9,8 +9,8 @@ from authz.adapters.envoy.codec import decode
 from tests.support.envoy import check_request
 
 
-def asked(**values: object) -> int | None:
-    message: Any = check_request("POST", "/v1/chat/completions")
+def asked(values: dict[str, object], path: str = "/v1/chat/completions") -> int | None:
+    message: Any = check_request("POST", path)
     message.attributes.metadata_context.filter_metadata["authz.request"].update(values)
     return decode(message.SerializeToString()).max_tokens
 
@@ -20,11 +20,15 @@ def asked(**values: object) -> int | None:
     [
         pytest.param({"max_tokens": 40}, 40, id="max_tokens"),
         pytest.param({"max_completion_tokens": 41}, 41, id="its newer name"),
-        pytest.param({"max_output_tokens": 42}, 42, id="of the Responses API"),
+        pytest.param({"max_output_tokens": 42}, None, id="a name that no one reads here"),
+        pytest.param({"max_output_tokens": 1, "max_tokens": 40}, 40, id="beside one that counts"),
         pytest.param({"max_tokens": 40, "max_completion_tokens": 7}, 40, id="the largest of several"),
         pytest.param({"max_tokens": 40, "n": 3}, 120, id="for each choice"),
-        pytest.param({"max_tokens": 40, "n": 0}, 40, id="no choices is nonsense"),
-        pytest.param({"max_tokens": 40, "n": 1e9}, 40, id="a billion choices too"),
+        pytest.param({"max_tokens": 40, "n": 128}, 5120, id="for all that one can ask for"),
+        pytest.param({"max_tokens": 40, "n": 129}, None, id="more choices than there are"),
+        pytest.param({"max_tokens": 40, "n": 0}, None, id="no choices"),
+        pytest.param({"max_tokens": 40, "n": "3"}, None, id="choices as text"),
+        pytest.param({"max_tokens": 1, "max_completion_tokens": 2e9}, None, id="one of two is nonsense"),
         pytest.param({"max_tokens": 10**9, "n": 2}, 10**9, id="never above what a bucket can hold"),
         pytest.param({"n": 3}, None, id="choices alone"),
         pytest.param({"model": "m"}, None, id="no maximum"),
@@ -38,11 +42,19 @@ def asked(**values: object) -> int | None:
         pytest.param({"max_tokens": "40"}, None, id="text"),
         pytest.param({"max_tokens": True}, None, id="true"),
         pytest.param({"max_tokens": None}, None, id="null"),
-        pytest.param({"max_tokens": "x", "max_output_tokens": 9}, 9, id="nonsense beside a number"),
+        pytest.param({"max_tokens": "x", "max_completion_tokens": 9}, None, id="nonsense beside a number"),
     ],
 )
 def test_max_tokens(values: dict[str, object], expected: int | None) -> None:
-    assert asked(**values) == expected
+    assert asked(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [({"max_output_tokens": 42}, 42), ({"max_tokens": 1}, None), ({"max_tokens": 1, "max_output_tokens": 42}, 42)],
+)
+def test_the_responses_api_has_a_name_of_its_own(values: dict[str, object], expected: int | None) -> None:
+    assert asked(values, "/v1/responses") == expected
 
 
 def test_without_metadata_nothing_is_asked() -> None:

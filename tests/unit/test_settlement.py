@@ -43,6 +43,20 @@ def booked(finished: Finished = FINISHED, **changes: object) -> Booking:
         pytest.param({"status": 400, "usage": TokenUsage(9, 9)}, "failed", (0, 0), (-500,), id="4xx costs nothing"),
         pytest.param({"status": 503, "is_complete": False}, "failed", (0, 0), (-500,), id="5xx costs nothing"),
         pytest.param(
+            {"status": 404, "is_complete": False, "was_forwarded": False},
+            "failed",
+            (0, 0),
+            (-500,),
+            id="the proxy's own 4xx before anything was forwarded",
+        ),
+        pytest.param(
+            {"status": 400, "is_complete": False},
+            "no_usage",
+            (0, 0),
+            (0,),
+            id="the proxy's own 4xx under way: the client broke its request off",
+        ),
+        pytest.param(
             {"usage": TokenUsage(25, None), "is_complete": False},
             "cut_short",
             (25, 0),
@@ -85,8 +99,8 @@ def test_every_bucket_is_corrected_by_its_own_estimate() -> None:
     ("model", "asked", "status", "expected"),
     [
         pytest.param("gpt-x", "gpt", 200, ("gpt-x", True), id="the answer's"),
-        pytest.param("", "gpt", 200, ("gpt", True), id="the request's where the answer names none"),
-        pytest.param("", "", 200, ("", True), id="none"),
+        pytest.param("", "gpt", 200, ("gpt", False), id="the request's, which alone names nothing new"),
+        pytest.param("", "", 200, ("", False), id="none"),
         pytest.param("", "never-heard-of", 404, ("never-heard-of", False), id="a failed request names nothing new"),
         pytest.param("claude-3-5-sonnet@20240620", "", 200, ("claude-3-5-sonnet@20240620", True), id="a version"),
         pytest.param("m" * MODEL_BYTES, "", 200, ("m" * MODEL_BYTES, True), id="the longest"),
@@ -250,6 +264,63 @@ async def test_a_store_that_fails_is_asked_again(monkeypatch: pytest.MonkeyPatch
     await settlement.drain(5)
 
     assert (shelf.calls, len(seen.done), seen.dropped) == ([1, 1, 1], 1, [])
+    await ended(task)
+
+
+async def test_what_was_booked_though_the_answer_was_lost_counts_as_booked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its tokens would be in no metric: the first answer, which nobody heard, was the one."""
+    monkeypatch.setattr(page, "_FIRST_WAIT_S", 0.001)
+    answers: list[StoreFault | Booked] = [StoreFault("the answer was lost"), Booked.REPEATED, Booked.REPEATED]
+
+    def answer(_: Sequence[Booking]) -> Sequence[Booked]:
+        told = answers.pop(0)
+        if isinstance(told, StoreFault):
+            raise told
+        return [told]
+
+    seen = Seen()
+    settlement, task = running(Shelf(answer), seen)
+    await settlement.take(FINISHED)
+    await settlement.drain(5)
+    await settlement.take(FINISHED)
+    await settlement.drain(5)
+
+    assert [booked for _, booked, _ in seen.done] == [Booked.BOOKED, Booked.REPEATED]
+    await ended(task)
+
+
+async def test_those_in_hand_wait_too() -> None:
+    held = asyncio.Event()
+
+    class Slow(Shelf):
+        async def settle(self, bookings: Sequence[Booking]) -> Sequence[Booked]:
+            await held.wait()
+            return [Booked.BOOKED] * len(bookings)
+
+    settlement, task = running(Slow(), Seen())
+    for _ in range(3):
+        await settlement.take(FINISHED)
+    await asyncio.sleep(0.01)
+
+    assert settlement.waiting == 3
+    held.set()
+    await settlement.drain(5)
+    assert settlement.waiting == 0
+    await ended(task)
+
+
+async def test_an_observer_that_fails_costs_no_booking(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Seen):
+        def finished(self, finished: Finished) -> None:
+            raise ValueError("a bug")
+
+    seen = Broken()
+    settlement, task = running(Shelf(), seen)
+    await settlement.take(FINISHED)
+    await settlement.drain(5)
+
+    assert len(seen.done) == 1
+    assert "observing a finished request failed" in caplog.text
     await ended(task)
 
 

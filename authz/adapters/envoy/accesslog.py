@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from authz.adapters.envoy.bodies import answered, asked_model
 from authz.adapters.envoy.ticket import TICKET, Tickets
+from authz.core.claims import YEAR_9999_S
 from authz.core.settlement import Finished, Hold
 from authz.ports import Clock, SettlementObserver
 
@@ -25,8 +26,12 @@ from authz.ports import Clock, SettlementObserver
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 METHOD: Final = "StreamAccessLogs"
 
+_END: Final = b""  # StreamAccessLogsResponse has no fields
 _CHECK: Final = "envoy.filters.http.ext_authz"  # where the filter puts what the check has told
 _COMPLETE: Final = "via_upstream"  # the answer's details, where it was the upstream's and came to its end
+MAX_STREAMS: Final = 256  # at a time; one more is ended at once
+AT_A_TIME: Final = 4  # messages that are taken apart: one takes fifteen times its own size
+_BREATH: Final = 16  # entries after which others get their turn: a message may hold thousands, and checks cannot wait
 _LAST: Final = frozenset({accesslog_pb2.NotSet, accesslog_pb2.DownstreamEnd})
 _log: Final = logging.getLogger(__name__)
 
@@ -43,6 +48,7 @@ class AccessLog:
         self._observer = observer
         self._closing = asyncio.Event()
         self._streams = 0
+        self._taking = asyncio.Semaphore(AT_A_TIME)
         self._last_s = clock.monotonic_s()
 
     def replace(self, tickets: Tickets) -> None:
@@ -59,17 +65,23 @@ class AccessLog:
 
     async def __call__(self, messages: AsyncIterator[bytes]) -> bytes:
         """One stream, to its end or to `close`."""
+        if self._streams >= MAX_STREAMS:
+            _log.warning("an access log stream is refused: there are too many")
+            return _END
         closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         self._streams += 1
         try:
             while (message := await _next(messages, closing)) is not None:
-                for finished in self._read(message):
-                    await self._take(finished)
+                async with self._taking:
+                    for number, finished in enumerate(self._read(message), start=1):
+                        await self._take(finished)
+                        if number % _BREATH == 0:
+                            await asyncio.sleep(0)
                 self._last_s = self._clock.monotonic_s()
         finally:
             self._streams -= 1
             closing.cancel()
-        return b""  # StreamAccessLogsResponse has no fields
+        return _END
 
     def _read(self, message: bytes) -> Iterator[Finished]:
         try:
@@ -93,12 +105,13 @@ class AccessLog:
         model, usage = answered(metadata)
         return Finished(
             hold=self._hold(told.get(TICKET, "")),
-            started_s=common.start_time.seconds + common.start_time.nanos / 1e9,
+            started_s=max(0.0, min(common.start_time.seconds + common.start_time.nanos / 1e9, YEAR_9999_S)),
             duration_s=_duration_s(common),
             method=base_pb2.RequestMethod.Name(request.request_method) if request.request_method else "",
             path=request.path.partition("?")[0].partition("#")[0],
             status=response.response_code.value,
             is_complete=response.response_code_details == _COMPLETE,
+            was_forwarded=common.HasField("upstream_remote_address"),
             client_address=common.downstream_remote_address.socket_address.address,
             request_id=request.request_id,
             route=told.get("route", ""),

@@ -14,20 +14,26 @@ from authz.core.settlement import TokenUsage, tokens
 REQUEST: Final = "authz.request"
 ANSWER: Final = "authz.usage"
 MAX_CHOICES: Final = 128  # OpenAI's own bound of `n`
-_MAXIMA: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_MAXIMA: Final = ("max_tokens", "max_completion_tokens")
+_RESPONSES: Final = ("max_output_tokens",)  # OpenAI's Responses API alone reads it, and no other
 
 
-def max_tokens(metadata: Mapping[str, Any]) -> int | None:
+def max_tokens(metadata: Mapping[str, Any], path: str) -> int | None:
     """
     The most tokens that the answer may have: the largest maximum that is given, for each of `n` choices.
 
-    None: none is given that a request can mean (absent, not a number, a fraction, below 1, beyond any bucket).
+    None: none is given, or one of these numbers is none that an API would take (text, a fraction, below 1, beyond any
+    bucket). Then nothing is believed: who asks for much in one place must not be charged for little in another.
     """
     if REQUEST not in metadata:
         return None
     fields = metadata[REQUEST].fields
-    given = [whole for name in _MAXIMA if (whole := _whole(fields, name, MAX_UNITS)) is not None]
-    return min(max(given) * (_whole(fields, "n", MAX_CHOICES) or 1), MAX_UNITS) if given else None
+    names = [name for name in (_RESPONSES if path.endswith("/responses") else _MAXIMA) if name in fields]
+    given = [_whole(fields, name, MAX_UNITS) for name in names]
+    choices = _whole(fields, "n", MAX_CHOICES) if "n" in fields else 1
+    if not given or choices is None or None in given:
+        return None
+    return min(max(whole for whole in given if whole is not None) * choices, MAX_UNITS)
 
 
 def asked_model(metadata: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ def decode(message: bytes) -> Request:
         headers=_headers(http),
         client_address=attributes.source.address.socket_address.address,
         context=dict(attributes.context_extensions),
-        max_tokens=max_tokens(attributes.metadata_context.filter_metadata),
+        max_tokens=max_tokens(attributes.metadata_context.filter_metadata, path),
     )
 
 

@@ -57,6 +57,7 @@ def _encode(hold: Hold) -> bytes:
         process=hold.id.process,
         partition=hold.id.partition,
         number=hold.id.number,
+        store=hold.id.store,
         at_us=hold.at_us,
         key_id=hold.key_id,
         key_prefix=hold.key_prefix,
@@ -82,7 +83,7 @@ def _encode(hold: Hold) -> bytes:
 def _decode(encoded: bytes) -> Hold:
     message: Any = hold_pb2.Hold.FromString(encoded)
     return Hold(
-        id=DecisionId(message.process, message.partition, message.number),
+        id=DecisionId(message.process, message.partition, message.number, message.store),
         at_us=message.at_us,
         key_id=message.key_id,
         key_prefix=message.key_prefix,

@@ -22,6 +22,7 @@ _access_log: Final = logging.getLogger("authz.access")
 _MAX_PATH: Final = 512
 _MAX_READ: Final = 16_384  # of a path, looked through for tokens
 _MAX_METHOD: Final = 32
+_MAX_ADDRESS: Final = 64
 _STATES: Final = {
     "up": "the store answers",
     "down": "the store does not answer: checks are decided as store.on_error says",
@@ -128,15 +129,15 @@ def _access_fields(finished: Finished) -> dict[str, object]:
     hold, usage = finished.hold, finished.usage
     fields: dict[str, object] = {
         "started": rfc3339(round(finished.started_s * 1_000_000)),
-        "client": finished.client_address,
+        "client": finished.client_address[:_MAX_ADDRESS],
         "method": finished.method,
         "path": redacted(finished.path[:_MAX_READ], _MAX_PATH),
         "status": finished.status,
         "duration_ms": round(finished.duration_s * 1000, 3),
-        "route": finished.route,
-        "reason": finished.reason,
+        "route": redacted(finished.route[:_MAX_READ], 128),
+        "reason": redacted(finished.reason[:_MAX_READ], 128),
         "request_id": redacted(finished.request_id[:_MAX_READ], 128),
-        "model": redacted(finished.model or finished.asked_model, 128),
+        "model": redacted((finished.model or finished.asked_model)[:_MAX_READ], 128),
     }
     if hold is not None:
         fields |= {

@@ -26,8 +26,14 @@ class RedisBooks:
 
     async def settle(self, bookings: Sequence[Booking]) -> Sequence[Booked]:
         """Raises: StoreFault — some may be booked: ask again, with any others, in any order."""
-        packed = list(enumerate(map(pack_booking, bookings)))
+        ours = await self._store.identity()
         answers: dict[int, Booked] = {}
+        packed: list[_Numbered] = []
+        for number, booking in enumerate(bookings):
+            if booking.hold.id.store in {"", ours}:
+                packed.append((number, pack_booking(booking)))
+            else:
+                answers[number] = Booked.NOT_OURS
         for booked in await together(self._call, self._calls(packed), AT_ONCE):
             answers.update(booked)
         return [answers[number] for number in range(len(bookings))]

@@ -140,6 +140,11 @@ class Store:
             raise not_ours()
         return values
 
+    @property
+    def known_id(self) -> str:
+        """The id that is held on to; empty: the store was not reached yet."""
+        return self._id or ""
+
     async def identity(self) -> str:
         """
         The store's id; the one seen first is held on to.

@@ -75,7 +75,7 @@ class RedisLedger:
         partition = keys.partition(tenant)
         number = self._decided[partition]
         self._decided[partition] = number + 1
-        return DecisionId(self._process, partition, number)
+        return DecisionId(self._process, partition, number, self._store.known_id)
 
     def _touches(self, admission: Admission) -> bool:
         if not admission.spend or admission.version <= 0:

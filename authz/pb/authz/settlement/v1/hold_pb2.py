@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthz/settlement/v1/hold.proto\x12\x13\x61uthz.settlement.v1\"\xdf\x01\n\x04Hold\x12\x0f\n\x07process\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\r\n\x05\x61t_us\x18\x04 \x01(\x03\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x12\n\nkey_prefix\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x11\n\tworkspace\x18\x08 \x01(\t\x12\x0f\n\x07\x61llowed\x18\t \x01(\x08\x12\x10\n\x08recorded\x18\n \x01(\x08\x12)\n\x05spent\x18\x0b \x03(\x0b\x32\x1a.authz.settlement.v1.Spent\"[\n\x05Spent\x12\r\n\x05limit\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\x12\x10\n\x08period_s\x18\x04 \x01(\r\x12\x10\n\x08\x65stimate\x18\x05 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthz/settlement/v1/hold.proto\x12\x13\x61uthz.settlement.v1\"\xee\x01\n\x04Hold\x12\x0f\n\x07process\x18\x01 \x01(\x0c\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06number\x18\x03 \x01(\x04\x12\r\n\x05\x61t_us\x18\x04 \x01(\x03\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\x12\n\nkey_prefix\x18\x06 \x01(\t\x12\x0f\n\x07subject\x18\x07 \x01(\t\x12\x11\n\tworkspace\x18\x08 \x01(\t\x12\x0f\n\x07\x61llowed\x18\t \x01(\x08\x12\x10\n\x08recorded\x18\n \x01(\x08\x12)\n\x05spent\x18\x0b \x03(\x0b\x32\x1a.authz.settlement.v1.Spent\x12\r\n\x05store\x18\x0c \x01(\t\"[\n\x05Spent\x12\r\n\x05limit\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\r\x12\x10\n\x08period_s\x18\x04 \x01(\r\x12\x10\n\x08\x65stimate\x18\x05 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz.settlement.v1.hold_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOLD']._serialized_start=56
-  _globals['_HOLD']._serialized_end=279
-  _globals['_SPENT']._serialized_start=281
-  _globals['_SPENT']._serialized_end=372
+  _globals['_HOLD']._serialized_end=294
+  _globals['_SPENT']._serialized_start=296
+  _globals['_SPENT']._serialized_end=387
 # @@protoc_insertion_point(module_scope)

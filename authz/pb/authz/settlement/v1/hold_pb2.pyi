@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Hold(_message.Message):
-    __slots__ = ("process", "partition", "number", "at_us", "key_id", "key_prefix", "subject", "workspace", "allowed", "recorded", "spent")
+    __slots__ = ("process", "partition", "number", "at_us", "key_id", "key_prefix", "subject", "workspace", "allowed", "recorded", "spent", "store")
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class Hold(_message.Message):
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     RECORDED_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
     process: bytes
     partition: int
     number: int
@@ -30,7 +31,8 @@ class Hold(_message.Message):
     allowed: bool
     recorded: bool
     spent: _containers.RepeatedCompositeFieldContainer[Spent]
-    def __init__(self, process: _Optional[bytes] = ..., partition: _Optional[int] = ..., number: _Optional[int] = ..., at_us: _Optional[int] = ..., key_id: _Optional[str] = ..., key_prefix: _Optional[str] = ..., subject: _Optional[str] = ..., workspace: _Optional[str] = ..., allowed: _Optional[bool] = ..., recorded: _Optional[bool] = ..., spent: _Optional[_Iterable[_Union[Spent, _Mapping]]] = ...) -> None: ...
+    store: str
+    def __init__(self, process: _Optional[bytes] = ..., partition: _Optional[int] = ..., number: _Optional[int] = ..., at_us: _Optional[int] = ..., key_id: _Optional[str] = ..., key_prefix: _Optional[str] = ..., subject: _Optional[str] = ..., workspace: _Optional[str] = ..., allowed: _Optional[bool] = ..., recorded: _Optional[bool] = ..., spent: _Optional[_Iterable[_Union[Spent, _Mapping]]] = ..., store: _Optional[str] = ...) -> None: ...
 
 class Spent(_message.Message):
     __slots__ = ("limit", "owner", "capacity", "period_s", "estimate")
