@@ -24,7 +24,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+        return json.dumps(line, ensure_ascii=False, default=str)
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
