@@ -44,8 +44,9 @@ verify-proto: $(STAMP) # the stubs in the tree are those of the protos
 	$(PROTOC) --python_out=$$tmp --pyi_out=$$tmp --descriptor_set_out=$$tmp/descriptors.binpb $(PROTOS) && \
 	diff -r -x __init__.py -x __pycache__ $$tmp authz/pb || { echo "authz/pb is not what proto/ says: run 'make proto'"; exit 1; }
 
-envoy-variant: $(STAMP) ## deploy/envoy/envoy-without-sse.yaml, from envoy.yaml
+envoy-variant: $(STAMP) ## deploy/envoy/envoy-without-sse.yaml and profiles/*.yaml, from envoy.yaml
 	@$(BIN)/python deploy/envoy/without_sse.py
+	@$(BIN)/python deploy/envoy/profiles.py
 
 bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)

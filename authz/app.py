@@ -3,22 +3,25 @@
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from authz.adapters.admin.service import ROUTE, Door, KeyService
+from authz.adapters.admin.service import ROUTE, KeyService
 from authz.adapters.argon2.hasher import Argon2Hasher
 from authz.adapters.crypto.vault import AesVault
+from authz.adapters.door import Door
 from authz.adapters.envoy.codec import ResponseStyle
 from authz.adapters.envoy.ticket import Tickets
 from authz.adapters.jwt.keyring import Keyring, VerificationKey
 from authz.adapters.jwt.signer import JwtSigner
 from authz.adapters.jwt.verifier import SESSION_TYPE, CacheCounts, JwtVerifier
 from authz.adapters.logs.observer import LogObserver
+from authz.adapters.portal import inferexai, inferno, vinfer
 from authz.adapters.prometheus.observer import PrometheusObserver
+from authz.adapters.prompts import PromptReader
 from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.embedded import EmbeddedStore
 from authz.adapters.redis.ledger import RedisLedger
@@ -27,7 +30,8 @@ from authz.adapters.redis.records import CachedRecords
 from authz.adapters.redis.registry import RedisKeyRegistry
 from authz.adapters.redis.usage import RedisUsageReports
 from authz.adapters.redis.users import RedisUserRegistry
-from authz.admin.actor import ADMIN
+from authz.adapters.rpc import Service
+from authz.admin.actor import ADMIN, Actor
 from authz.admin.answers import Answers
 from authz.admin.keys import KeyAdmin
 from authz.admin.retention import Retention
@@ -185,6 +189,7 @@ class StoreParts:
     records: CachedRecords
     counts: CacheCounts
     hasher: Argon2Hasher = field(default_factory=Argon2Hasher)
+    prompts: PromptReader = field(default_factory=PromptReader)
 
     @classmethod
     def on(cls, store: Store, clock: Clock, observer: StoreObserver) -> Self:
@@ -201,7 +206,6 @@ def authorizer(configuration: Configuration, parts: StoreParts, clock: Clock) ->
         policy=build.policy(settings),
         rules=build.credential_rules(settings),
         sessions=settings.keys.accept_sessions,
-        open_on_error=settings.store.on_error == "allow",
     )
 
 
@@ -213,7 +217,6 @@ def _authorizer(
     policy: Policy,
     rules: CredentialRules,
     sessions: bool,
-    open_on_error: bool,
 ) -> Authorizer:
     settings = configuration.settings
     leeway_s = settings.keys.leeway / 1000
@@ -226,8 +229,8 @@ def _authorizer(
         opaque=RedisOpaqueTokens(parts.store, peppers(configuration)),
         records=parts.records,
         ledger=parts.ledger,
+        prompts=parts.prompts,
         clock=clock,
-        open_on_error=open_on_error,
     )
 
 
@@ -236,31 +239,80 @@ def key_service(configuration: Configuration, parts: StoreParts, clock: Clock, o
     KeyService for a running sidecar. Its doors take keys that have a record, and sessions; they are never open because
     the store is away.
     """
-    settings = configuration.settings
-    pipeline = _authorizer(
-        configuration,
-        parts,
-        clock,
-        policy=build.admin_policy(settings, ROUTE, ADMIN),
-        rules=replace(build.credential_rules(settings), require_record=True),
-        sessions=True,
-        open_on_error=False,
-    )
-    styles = settings.responses.ratelimit_headers
-    door = Door(pipeline.check, observer, clock, styles, build.trusted_proxies(settings))
+    doors = _Doors(configuration, parts, clock, observer)
     keys = key_admin(configuration, parts.store, observer)
-    login = Login(
-        users=RedisUserRegistry(parts.store),
-        hasher=parts.hasher,
-        ledger=parts.ledger,
-        signer=JwtSigner(keyring(configuration), settings.login.audience, SESSION_TYPE),
-        lifetime_s=settings.login.lifetime // 1000,
-        per_user=settings.login.limits.per_user,
-        per_address=settings.login.limits.per_address,
-    )
     answers = Answers(keys.registry, AesVault(configuration.keyring_secrets, "remembered answer"))
     usage = UsageAdmin(keys.registry, RedisUsageReports(parts.store))
-    return KeyService(door=door, keys=keys, usage=usage, answers=answers, login=login)
+    door = doors.open(KeyService.descriptor, ROUTE, ADMIN)
+    return KeyService(door=door, keys=keys, usage=usage, answers=answers, login=doors.login())
+
+
+def portals(
+    configuration: Configuration, parts: StoreParts, clock: Clock, observer: "Observers"
+) -> list[Service[Actor]]:
+    """The portals that the configuration names. Their doors are as KeyService's, but for whom they let in."""
+    doors = _Doors(configuration, parts, clock, observer)
+    keys = key_admin(configuration, parts.store, observer)
+    makers: dict[str, Callable[[str], Service[Actor]]] = {
+        "inferexai": lambda name: inferexai.InferexaiPortal(
+            doors.open(inferexai.DESCRIPTOR, name, "", keys=False), keys
+        ),
+        "inferno": lambda name: inferno.InfernoPortal(
+            doors.open(inferno.DESCRIPTOR, name, inferno.SCOPE), keys, doors.login()
+        ),
+        "vinfer": lambda name: vinfer.VinferPortal(doors.open(vinfer.DESCRIPTOR, name, ADMIN, sessions=False), keys),
+    }
+    return [makers[name](f"portal-{name}") for name in configuration.settings.portals]
+
+
+@dataclass(frozen=True, slots=True)
+class _Doors:
+    """To the services of one configuration."""
+
+    configuration: Configuration
+    parts: StoreParts
+    clock: Clock
+    observer: "Observers"
+
+    def open(self, descriptor: Any, route: str, scope: str, *, keys: bool = True, sessions: bool = True) -> Door:
+        """
+        Args:
+            descriptor: Of the service behind it.
+            route: What its calls are called in metrics, logs and limits.
+            scope: That callers need; empty: none.
+            keys: API keys are let in; where they are not, every user has to do with what is this user's own alone.
+            sessions: Users who have logged in are let in.
+        """
+        settings = self.configuration.settings
+        pipeline = _authorizer(
+            self.configuration,
+            self.parts,
+            self.clock,
+            policy=build.admin_policy(settings, route, scope),
+            rules=replace(build.door_rules(settings), sessions_alone=not keys),
+            sessions=sessions,
+        )
+        return Door(
+            service=descriptor.full_name,
+            check=pipeline.check,
+            observer=self.observer,
+            clock=self.clock,
+            ratelimit_styles=settings.responses.ratelimit_headers,
+            trusted_proxies=build.trusted_proxies(settings),
+            own_alone=not keys,
+        )
+
+    def login(self) -> Login:
+        settings = self.configuration.settings
+        return Login(
+            users=RedisUserRegistry(self.parts.store),
+            hasher=self.parts.hasher,
+            ledger=self.parts.ledger,
+            signer=JwtSigner(keyring(self.configuration), settings.login.audience, SESSION_TYPE),
+            lifetime_s=settings.login.lifetime // 1000,
+            per_user=settings.login.limits.per_user,
+            per_address=settings.login.limits.per_address,
+        )
 
 
 def descriptors() -> bytes:

@@ -1,7 +1,8 @@
 """
 The request's one page: how a check is decided, step by step.
 
-    extract → parse → verify (a JWT) or find (an opaque token) → look up → match → judge scope → one step in the store
+    extract → parse → verify (a JWT) or find (an opaque token) → look up → match → judge scope and the request itself
+    → one step in the store
 
 Local judgement comes first and costs the store nothing; one atomic step then tells revocation and key state, and spends
 only if everything else passed. The answer follows the order of the steps, so a revoked key is told that it is revoked
@@ -20,23 +21,31 @@ from authz.core.keyrecord import KeyRecord, Rotation, tenant_of
 from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
 from authz.core.principal import Principal
 from authz.core.request import Request
+from authz.core.rules import STAGE, Stage, judge, longest_prompt, stage_of, unjudgeable
 from authz.core.settlement import Hold, Spent
-from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, StoreFault, Verifier
+from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, Prompts, StoreFault, Verifier
 
 
 _REPLACED = "it was replaced when the key was rotated"
-_EXTENSIONS = frozenset({"authz.scopes", "authz.limits"})
+_EXTENSIONS = frozenset({"authz.scopes", "authz.limits", STAGE})
 ATTEMPTS = 3  # how often a record may change under one check before that is a fault
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialRules:
-    """Where credentials stand and how they look. `require_record`: a token that the store never heard of is refused."""
+    """
+    Where credentials stand and how they look.
+
+    Args:
+        require_record: A token that the store never heard of is refused.
+        sessions_alone: So is every API key: only users who have logged in are let in.
+    """
 
     sources: tuple[Source, ...]
     refuse_in_query: frozenset[str]
     prefix: str
     require_record: bool
+    sessions_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +63,13 @@ class Presented:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is decided locally: who asks, for what, and whether they may. `denied` None: the key's scopes cover it."""
+    """What is decided locally: who asks, for what, and whether they may. `denied` None: scopes and rules allow it."""
 
     presented: Presented
     principal: Principal
     route: Route | None
     limits: tuple[LimitSet, ...]
+    stage: Stage
     denied: Deny | None
 
 
@@ -75,8 +85,8 @@ class Authorizer:
         opaque: OpaqueTokens,
         records: KeyRecords,
         ledger: Ledger,
+        prompts: Prompts,
         clock: Clock,
-        open_on_error: bool = False,
     ) -> None:
         self._policy = policy
         self._rules = rules
@@ -85,7 +95,7 @@ class Authorizer:
         self._clock = clock
         self._records = records
         self._ledger = ledger
-        self._open_on_error = open_on_error
+        self._prompts = prompts
         self._missing = Refusal(Reason.MISSING_CREDENTIAL, _how_to_send(rules.sources))
 
     async def check(self, request: Request, *, spend: bool = True) -> Decision:
@@ -111,7 +121,7 @@ class Authorizer:
         except OverloadFault as fault:
             return Fault(Reason.OVERLOADED, str(fault), _name(route))
         except StoreFault as fault:
-            return self._without_store(request, route, claims, fault, ambiguous=ambiguous, spend=spend)
+            return await self._without_store(request, route, claims, fault, ambiguous=ambiguous, spend=spend)
 
     def _authenticate(self, request: Request) -> Claims | OpaqueToken | Refusal:
         found = extract(request, self._rules.sources, self._rules.refuse_in_query)
@@ -140,7 +150,10 @@ class Authorizer:
             if refusal:
                 denied = _denied(refusal, route, judged.principal if record else None)
                 return self._held(denied, judged, spend=spend)
-            admission = self._admission(tenant, judged, request.max_tokens, spend=spend)
+            judged = await self._prompt_judged(request, judged)
+            if isinstance(judged, Fault):
+                return judged
+            admission = self._admission(tenant, judged, request, spend=spend)
             answer = await self._ledger.admit(admission)
             if _is_to_be_remembered(answer.status, claims):
                 self._records.remember(tenant, _revoked(claims, record))
@@ -159,6 +172,8 @@ class Authorizer:
             return Refusal(Reason.REVOKED)
         if (record.kind == "user") != claims.is_session:
             return Refusal(Reason.WRONG_KIND)
+        if self._rules.sessions_alone and not claims.is_session:
+            return Refusal(Reason.WRONG_KIND, "send the session token of a user who has logged in")
         if (record.subject, record.workspace) != (claims.subject, claims.workspace):
             return Refusal(Reason.BAD_CLAIMS, "it names another owner than the key's record")
         if presented.token is None:
@@ -167,12 +182,20 @@ class Authorizer:
         return None
 
     def _judge(self, request: Request, route: Route | None, presented: Presented, *, ambiguous: bool) -> Judged | Fault:
-        """Scope and route, by what is known locally. An Envoy route may ask for more by its context extensions."""
+        """
+        Route, scope and rules, but for the prompt, by what is known locally. An Envoy route may ask for more by its
+        context extensions.
+        """
         principal = _principal(presented.claims, presented.record, self._rules.prefix)
         name = _name(route)
         limits = self._limits(request, route)
         if limits is None or not _EXTENSIONS.issuperset(ext for ext in request.context if ext.startswith("authz.")):
             return Fault(Reason.INTERNAL_ERROR, "context_extensions of the Envoy route name what is not there", name)
+        stage, rules = stage_of(request.context), route.rules if route else ()
+        if stage is None:
+            return Fault(Reason.INTERNAL_ERROR, f"{STAGE} of the Envoy route is neither 'headers' nor 'body'", name)
+        if why := unjudgeable(rules, request, stage):
+            return Fault(Reason.INTERNAL_ERROR, why, name)
         required = (*(route.scopes if route else ()), *_asked_by_envoy(request, "authz.scopes"))
         denied = None
         if ambiguous:
@@ -181,7 +204,20 @@ class Authorizer:
             denied = Deny(Reason.NO_ROUTE, principal=principal)
         elif not self._policy.scopes.covers(principal.scopes, required):
             denied = Deny(Reason.INSUFFICIENT_SCOPE, route=name, principal=principal, required=required)
-        return Judged(presented, principal, route, limits, denied)
+        elif refusal := judge(rules, request, stage):
+            denied = _denied(refusal, route, principal)
+        return Judged(presented, principal, route, limits, stage, denied)
+
+    async def _prompt_judged(self, request: Request, judged: Judged) -> Judged | Fault:
+        """The last of the local judgement, as it alone costs much."""
+        most = longest_prompt(judged.route.rules, request, judged.stage) if judged.route else None
+        if judged.denied or most is None:
+            return judged
+        try:
+            refusal = await self._prompts.judge(request.body, most)
+        except OverloadFault as fault:
+            return Fault(Reason.OVERLOADED, str(fault), _name(judged.route))
+        return replace(judged, denied=_denied(refusal, judged.route, judged.principal)) if refusal else judged
 
     def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
         limits = route.limits if route else ()
@@ -192,9 +228,12 @@ class Authorizer:
                 limits = (*limits, self._policy.limits[name])
         return limits
 
-    def _admission(self, tenant: str, judged: Judged, max_tokens: int | None, *, spend: bool) -> Admission:
+    def _admission(self, tenant: str, judged: Judged, request: Request, *, spend: bool) -> Admission:
         claims, record = judged.presented.claims, judged.presented.record
-        costs = TokenCosts(max_tokens, self._policy.estimate)
+        looks = judged.stage is Stage.HEADERS
+        # What only looks must not refuse what the next check, which may know the request's own maximum, lets pass.
+        estimate = min(1, self._policy.estimate) if looks and spend else self._policy.estimate
+        costs = TokenCosts(request.max_tokens, estimate, request.is_max_sure)
         groups = () if judged.denied else _groups(judged.limits, judged.principal, record, costs)
         return Admission(
             tenant=tenant,
@@ -205,7 +244,7 @@ class Authorizer:
             subject=claims.subject,
             workspace=claims.workspace,
             groups=groups,
-            spend=spend and judged.denied is None,
+            spend=spend and judged.denied is None and not looks,
         )
 
     @staticmethod
@@ -231,6 +270,8 @@ class Authorizer:
         """*decision*, with what is to be settled once the request is over. *at_us* None: the store was not asked."""
         if not spend or isinstance(decision, Fault) or decision.principal is None:
             return decision
+        if isinstance(decision, Allow) and decision.preliminary:
+            return decision  # the next check is the one that counts
         claims, principal = judged.presented.claims, decision.principal
         allowed = isinstance(decision, Allow)
         hold = Hold(
@@ -246,7 +287,7 @@ class Authorizer:
         )
         return replace(decision, hold=hold)
 
-    def _without_store(
+    async def _without_store(
         self,
         request: Request,
         route: Route | None,
@@ -261,16 +302,18 @@ class Authorizer:
 
         A store that lost its memory lets nothing pass; sessions, and opaque tokens that were never seen, do not either.
         """
-        if not self._open_on_error or not fault.trustworthy or claims is None or claims.is_session:
+        if not self._policy.open_on_error or not fault.trustworthy or claims is None or claims.is_session:
             return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
         record = self._records.remembered(tenant_of(claims.workspace, claims.subject), claims.record_id)
         if record is None and claims.digest:
             return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
         presented = Presented.of(claims, record)
         judged = self._judge(request, route, presented, ambiguous=ambiguous)
-        if isinstance(judged, Fault):
+        if isinstance(judged, Fault) or isinstance(judged := await self._prompt_judged(request, judged), Fault):
             return judged
-        decision: Decision = judged.denied or Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True)
+        looks = judged.stage is Stage.HEADERS
+        allowed = Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True, preliminary=looks)
+        decision: Decision = judged.denied or allowed
         dead_us = self._dead_us(presented)
         if record and (refusal := self._key_refused(presented)):
             decision = _denied(refusal, route, judged.principal)
@@ -290,7 +333,8 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
         case Status.EXPIRED:
             return Deny(Reason.EXPIRED, route=route, principal=principal)
         case Status.ADMITTED if judged.denied is None:
-            return Allow(Reason.ALLOWED, route, principal, answer.quotas, answer.now_us)
+            looks = judged.stage is Stage.HEADERS
+            return Allow(Reason.ALLOWED, route, principal, answer.quotas, answer.now_us, preliminary=looks)
         case Status.ADMITTED | Status.LIMITED if judged.denied is not None:
             return judged.denied
         case Status.LIMITED:
@@ -351,12 +395,19 @@ class TokenCosts:
 
     asked: int | None
     estimate: int
+    is_sure: bool
 
     def of(self, bucket: Limit | None) -> int:
-        """From *bucket*. A guess of ours must not make a small one unusable; what was asked for may never fit."""
+        """
+        From *bucket*. A guess of ours must not make a small one unusable; what was asked for may never fit. Nonsense
+        beside what was asked for makes nothing cheaper.
+        """
         if bucket is None:
             return 0
-        return min(self.estimate, bucket.capacity) if self.asked is None else self.asked
+        guess = min(self.estimate, bucket.capacity)
+        if self.asked is None:
+            return guess
+        return self.asked if self.is_sure else max(self.asked, guess)
 
 
 def _groups(
@@ -400,7 +451,8 @@ def _asked_by_envoy(request: Request, extension: str) -> tuple[str, ...]:
 
 def _is_tightened(request: Request) -> bool:
     """A route that is public to us is not where Envoy's own asks for something."""
-    return any(extension.startswith("authz.") for extension in request.context)
+    asked = {extension for extension in request.context if extension.startswith("authz.")}
+    return bool(asked - {STAGE}) or stage_of(request.context) is None
 
 
 def _name(route: Route | None) -> str:

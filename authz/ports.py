@@ -33,7 +33,7 @@ class StoreFault(Exception):  # noqa: N818 - "fault" is our word for a failing o
 
 
 class OverloadFault(StoreFault):
-    """More checks are waiting for the store than may wait."""
+    """More is waiting than may wait: for the store, or for its turn to be computed."""
 
 
 class Clock(Protocol):
@@ -63,6 +63,12 @@ class OpaqueTokens(Protocol):
 
         Raises: StoreFault.
         """
+        ...
+
+
+class Prompts(Protocol):
+    async def judge(self, body: bytes, most: int) -> Refusal | None:
+        """Whether *body* is JSON whose prompt has at most *most* characters. Raises: OverloadFault."""
         ...
 
 
@@ -337,7 +343,10 @@ class SettlementObserver(Protocol):
         ...
 
     def entry_dropped(self, why: str) -> None:
-        """*why*: `malformed`, `unknown_ticket`, `store` (away for too long) or `failed` (a bug of ours)."""
+        """
+        *why*: `malformed`, `unknown_ticket`, `streams` (too many: one was refused), `store` (away for too long) or
+        `failed` (a bug of ours).
+        """
         ...
 
 

@@ -10,8 +10,9 @@ that the store did not answer is asked again: each booking counts once, by its d
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from authz.core.settlement import Booked, Booking, Finished, booking
@@ -45,10 +46,7 @@ class Settlement:
 
     async def take(self, finished: Finished) -> None:
         """Waits while the queue is full."""
-        try:
-            self._observer.finished(finished)
-        except Exception:  # noqa: BLE001 - what cannot be logged is still booked
-            _log.exception("observing a finished request failed")
+        self._told(partial(self._observer.finished, finished))
         if finished.hold is not None:
             await self._queue.put(_Waiting(booking(finished, finished.hold), finished.ended_s))
 
@@ -87,7 +85,8 @@ class Settlement:
         else:
             now_s = self._clock.now_s()
             for waiting, booked in zip(batch, answers, strict=True):
-                self._observer.settled(waiting.booking, booked, max(0.0, now_s - waiting.ended_s))
+                lag_s = max(0.0, now_s - waiting.ended_s)
+                self._told(partial(self._observer.settled, waiting.booking, booked, lag_s))
 
     async def _asked(self, bookings: list[Booking]) -> Sequence[Booked]:
         """Raises: StoreFault — for longer than our patience."""
@@ -95,8 +94,7 @@ class Settlement:
         wait_s = _FIRST_WAIT_S
         while True:
             try:
-                answers = await self._books.settle(bookings)
-                return answers if wait_s == _FIRST_WAIT_S else [_first_told(answer) for answer in answers]
+                return await self._books.settle(bookings)
             except StoreFault as fault:
                 if self._clock.monotonic_s() > give_up_s:
                     raise
@@ -104,6 +102,14 @@ class Settlement:
                     _log.warning("requests wait to be settled: %s", fault)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    @staticmethod
+    def _told(tell: Callable[[], None]) -> None:
+        """What cannot be logged or counted is still booked."""
+        try:
+            tell()
+        except Exception:  # noqa: BLE001 - an observer's bug
+            _log.exception("observing a finished request failed")
 
     async def _isolate(self, batch: list[_Waiting]) -> None:
         """A bug of ours is in one of them: it must neither end the settling nor take the others along."""
@@ -113,8 +119,3 @@ class Settlement:
         else:
             _log.exception("a request cannot be settled")
             self._observer.entry_dropped("failed")
-
-
-def _first_told(answer: Booked) -> Booked:
-    """To a question that is asked again: what was booked before, was so by ourselves, and nobody has counted it yet."""
-    return Booked.BOOKED if answer is Booked.REPEATED else answer

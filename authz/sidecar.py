@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authz import __version__
 from authz.adapters.admin.service import OPEN
@@ -24,7 +25,7 @@ from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.redis.books import RedisBooks
 from authz.adapters.redis.client import Store
-from authz.adapters.rpc import Replaceable
+from authz.adapters.rpc import Replaceable, Service
 from authz.admin.actor import Actor
 from authz.app import (
     Observers,
@@ -35,19 +36,21 @@ from authz.app import (
     key_admin,
     key_service,
     open_store,
+    portals,
     response_style,
     tickets,
 )
 from authz.core.problems import FORMATS
 from authz.ports import StoreFault
-from authz.settings import Configuration, Settings, SettingsError
+from authz.settings import Configuration, Settings, SettingsError, build
 from authz.settings.model import Listener
 from authz.settlement import Settlement
 
 
 PROBE_S: Final = 1.0
 REWRAP_AGAIN_S: Final = 60.0
-GRACE_S: Final = 10.0
+GRACE_S: Final = 5.0
+CHECK_GRACE_S: Final = 2.0  # a check ends by itself within its time-outs
 IDLE_S: Final = 0.2
 LAME_DUCK_S: Final = 5.0
 LOG_IDLE_S: Final = 0.5  # of the access log: Envoy keeps entries back for some 0.1 s
@@ -64,6 +67,16 @@ class BusyAddressError(Exception):
     def __init__(self, field: str, address: str, why: str) -> None:
         super().__init__(f"{field}: cannot listen on {address}: {why}. Set {field} to another address")
         self.field = field
+
+
+class _Front:
+    """What is served over HTTP, which can be replaced from the next request on."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.application(scope, receive, send)
 
 
 class Sidecar:
@@ -84,6 +97,7 @@ class Sidecar:
         self._health = grpc_server.Health((SERVICE,))
         self._handler: CheckHandler | None = None
         self._service: Replaceable[Actor] | None = None
+        self._front: _Front | None = None
         self._log: AccessLog | None = None
 
     def stop(self) -> None:
@@ -106,6 +120,7 @@ class Sidecar:
             self._parts = StoreParts.on(store, self._clock, self._observers)
             stack.push_async_callback(self._parts.ledger.close)
             stack.callback(self._parts.hasher.close)
+            stack.callback(self._parts.prompts.close)
             self._prometheus.count_tokens(lambda: self._parts.counts.hits, lambda: self._parts.counts.misses)
             pipeline = authorizer(self._configuration, self._parts, self._clock)
             style = response_style(self._configuration)
@@ -117,14 +132,16 @@ class Sidecar:
             servers = self._grpc_servers(settings, handler, service, log)
             application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(application, metrics_socket)
-            doors = [HttpServer(self._admin(service), http_socket)] if http_socket is not None else []
+            offered = portals(self._configuration, self._parts, self._clock, self._observers)
+            front = _Front(self._rest([service, *offered]))
+            doors = [HttpServer(front, http_socket)] if http_socket is not None else []
             tasks = [self._supervised(server.run_until_stopped()) for server in (metrics, *doors)]
             await self._health.set(serving=False)
             for server in servers:
                 await server.start()
             watches = [self._supervised(watch) for watch in (self._watch_store(store), self._watch_file())]
             settling = self._supervised(settlement.run())
-            self._handler, self._service, self._log = handler, service, log
+            self._handler, self._service, self._front, self._log = handler, service, front, log
             self._start_rewrapping()
             self._tell_start(settings)
             await self._stopping.wait()
@@ -172,8 +189,14 @@ class Sidecar:
         await self._health.set(serving=False)
         check, *others = servers
         await self._until(lambda: handler.idle_s() >= IDLE_S, LAME_DUCK_S)
-        await check.stop(GRACE_S)
-        await self._until(lambda: log.idle_s() >= LOG_IDLE_S, LOG_END_S)
+        await check.stop(CHECK_GRACE_S)
+        ended_s = self._clock.monotonic_s()
+
+        def is_told() -> bool:  # also what was let in a moment ago
+            idle_s = log.idle_s()
+            return idle_s == math.inf or min(idle_s, self._clock.monotonic_s() - ended_s) >= LOG_IDLE_S
+
+        await self._until(is_told, LOG_END_S)
         log.close()
         await asyncio.gather(*(server.stop(GRACE_S) for server in others))
 
@@ -184,13 +207,14 @@ class Sidecar:
 
     def reload(self) -> None:
         """Take the configuration anew; one with a fault is refused, told and counted, and the old one serves on."""
-        if self._handler is None or self._service is None or self._log is None:
+        if self._handler is None or self._service is None or self._front is None or self._log is None:
             return  # still starting, with the configuration as it is
         self._stamp = _stamp(self._watched)
         try:
             fresh = self._load()
             pipeline = authorizer(fresh, self._parts, self._clock)
             service = key_service(fresh, self._parts, self._clock, self._observers)
+            offered = portals(fresh, self._parts, self._clock, self._observers)
         except SettingsError as error:
             self._prometheus.reloaded(accepted=False)
             faults = [str(fault) for fault in error.faults]
@@ -199,6 +223,7 @@ class Sidecar:
         self._handler.replace(pipeline.check, response_style(fresh))
         self._log.replace(tickets(fresh))
         self._service.replace(service)
+        self._front.application = self._rest([self._service, *offered])
         self._tell_reload(self._configuration.settings, fresh.settings)
         self._configuration = fresh
         self._start_rewrapping()
@@ -210,6 +235,8 @@ class Sidecar:
         changed = [name for name in _FIXED if getattr(old, name) != getattr(new, name)]
         if new.store.model_copy(update=same) == old.store and "store" in changed:
             changed.remove("store")
+        if _largest_check(new) > _largest_check(old):
+            changed.append("request_rules.max_body")
         _log.info("the configuration was reloaded", extra={"fields": {"needs_restart": changed}})
 
     @property
@@ -219,13 +246,12 @@ class Sidecar:
     def _details(self) -> dict[str, str]:
         return {"store": self._store_state, "stopping": str(self._stopping.is_set()).lower(), "version": __version__}
 
-    def _admin(self, service: Replaceable[Actor]) -> ASGIApp:
-        described = openapi.document(
-            descriptors(), [service.descriptor.full_name], title="authz", version=__version__, public=OPEN
-        )
+    def _rest(self, services: Sequence[Service[Actor]]) -> ASGIApp:
+        names = [service.descriptor.full_name for service in services]
+        described = openapi.document(descriptors(), names, title="authz", version=__version__, public=OPEN)
         document = json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode()
         return rest.build(
-            [service],
+            services,
             lambda: FORMATS[self._configuration.settings.responses.format],
             documents={"/authz/v1/openapi.json": lambda: document},
         )
@@ -269,7 +295,8 @@ class Sidecar:
                 raise BusyAddressError(field, listener.address, "the address is in use or not of this host") from exc
 
         listen = settings.listen
-        servers = [bound("listen.authz", listen.authz, {SERVICE: {METHOD: handler}})]
+        check = {SERVICE: {METHOD: handler}}
+        servers = [bound("listen.authz", listen.authz, check, max_message_bytes=_largest_check(settings))]
         if listen.grpc is not None:
             streams = {accesslog.SERVICE: {accesslog.METHOD: log}}
             servers.append(bound("listen.grpc", listen.grpc, {}, rpc=[service], streams=streams))
@@ -314,6 +341,11 @@ class Sidecar:
             "server": "grpcio",
         }
         _log.info("serving", extra={"fields": fields})
+
+
+def _largest_check(settings: Settings) -> int:
+    """In bytes: the body that its rules may have to see, and the headers."""
+    return grpc_server.MAX_MESSAGE_BYTES + build.largest_body(settings)
 
 
 def _stamp(file: Path | None) -> tuple[str, int, int] | None:

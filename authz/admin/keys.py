@@ -60,6 +60,7 @@ class KeyRequestError(ValueError):
     def __init__(self, field_name: str, reason: str) -> None:
         super().__init__(f"{field_name}: {reason}")
         self.field = field_name
+        self.reason = reason
 
 
 class NoSuchKeyError(Exception):
@@ -75,7 +76,7 @@ class NewKey:
     """
     Args:
         name: For people; 1 to 256 printable characters.
-        subject: Empty: the key's id.
+        subject: Empty: the one that the actor is bound to, else the key's id.
         workspace: Empty: the actor's.
         scopes: Each must be one that the configuration knows and that the actor holds.
         lifetime_s: None: it never expires.
@@ -157,8 +158,8 @@ class KeyAdmin:
 
     def draw(self, new: NewKey, actor: Actor) -> Drawn:
         """What `create` will make. Raises: ForbiddenError."""
-        workspace = actor.workspace_for(new.workspace)
-        made = draw_id("key", workspace, new.subject, self.registry.partition, self.registry.partitions)
+        workspace, subject = actor.workspace_for(new.workspace), actor.subject_for(new.subject)
+        made = draw_id("key", workspace, subject, self.registry.partition, self.registry.partitions)
         return Drawn(made, 0, self._opaque_token() if (new.kind or self.kind) == "opaque" else "")
 
     async def create(self, new: NewKey, actor: Actor, drawn: Drawn | None = None) -> IssuedKey:
@@ -167,7 +168,8 @@ class KeyAdmin:
 
         Raises: KeyRequestError; ForbiddenError; KeyConflictError; StoreFault.
         """
-        new = replace(new, workspace=actor.workspace_for(new.workspace), kind=new.kind or self.kind)
+        workspace, subject = actor.workspace_for(new.workspace), actor.subject_for(new.subject)
+        new = replace(new, workspace=workspace, subject=subject, kind=new.kind or self.kind)
         self._check(new, actor)
         for draw in range(_DRAWS):
             fresh = self.draw(new, actor) if drawn is None or draw else drawn
@@ -248,6 +250,26 @@ class KeyAdmin:
         await self.registry.note(event, tenant_of(record.workspace, record.subject))
         self.observer.changed(event)
         return IssuedKey(record, token)
+
+    async def show_tokens(self, records: Sequence[KeyRecord], actor: Actor) -> list[IssuedKey]:
+        """
+        *records*, with the current token of each that was kept, is not revoked, and holds no more than the actor; else
+        it is empty. Of many keys at once there is one event, which names their prefixes. Raises: StoreFault.
+        """
+        now_us = await self.registry.now_us() if records else 0
+        told = []
+        for record in records:
+            is_shown = record.state(now_us) is not KeyState.REVOKED and actor.may_grant(record.scopes, self.scopes)
+            token = await self.kept.show(record) if is_shown and actor.sees(record) else None
+            told.append(IssuedKey(record, token or ""))
+        if shown := [one.record for one in told if one.token]:
+            event = _event(actor, Action.SHOW_TOKEN, shown[0])
+            if len(shown) > 1:
+                workspace = shown[0].workspace if len({one.workspace for one in shown}) == 1 else ""
+                event = replace(event, target="", workspace=workspace, after={"keys": [one.prefix for one in shown]})
+            await self.registry.note(event, tenant_of(shown[0].workspace, shown[0].subject))
+            self.observer.changed(event)
+        return told
 
     async def page(self, wanted: Filter, size: int, token: str, actor: Actor) -> KeyPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
@@ -384,7 +406,7 @@ class KeyAdmin:
         """The `jti` of a token from elsewhere, and not a key's id, prefix or token mistyped."""
         ours = partition_of(split_token_id(key)[0]) is not None or key.startswith(self.prefix)
         is_token = len(key) > 64 or "eyJ" in key
-        return self.foreign and not actor.workspace and not ours and not is_token and is_name(key)
+        return self.foreign and not (actor.workspace or actor.subject) and not ours and not is_token and is_name(key)
 
     async def _revoke_foreign(self, jti: str, reason: str, actor: Actor) -> KeyRecord:
         event = Event(actor.id, Action.REVOKE, jti, after={"reason": reason}, request_id=actor.request_id)
@@ -416,6 +438,7 @@ class KeyAdmin:
 
         Raises: KeyRequestError; ForbiddenError; StoreFault.
         """
+        actor.check_many()
         _check_reason(reason)
         if not (wanted.subject or wanted.workspace or wanted.issued_before_us is not None):
             raise KeyRequestError("subject", "say whose: subject, workspace or issued_before")
@@ -482,6 +505,7 @@ class KeyAdmin:
 
     async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""
+        actor.check_many()
         return await self.registry.events(within(wanted, actor), size, token)
 
 
@@ -535,11 +559,13 @@ def _event(
 
 def within(wanted: Filter, actor: Actor) -> Filter:
     """*wanted*, of what the actor sees. Raises: ForbiddenError."""
-    if not actor.workspace:
-        return wanted
-    if wanted.get("workspace") not in {None, actor.workspace}:
-        raise ForbiddenError("the caller is bound to another workspace")
-    return replace(wanted, equal={**wanted.equal, "workspace": actor.workspace})
+    bounds = {"workspace": actor.workspace} if actor.workspace or actor.subject else {}
+    if actor.subject:
+        bounds["subject"] = actor.subject
+    for what, bound in bounds.items():
+        if wanted.get(what) not in {None, bound}:
+            raise ForbiddenError(f"the caller is bound to another {what}")
+    return replace(wanted, equal={**wanted.equal, **bounds})
 
 
 def check_name(what: str, value: str) -> None:

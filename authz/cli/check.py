@@ -1,6 +1,7 @@
 """`authz check`: what would be decided about a request, step by step, and why. Spends nothing."""
 
 import argparse
+from pathlib import Path
 
 from authz.adapters.logs.silent import Silent
 from authz.app import StoreParts, SystemClock, authorizer
@@ -10,6 +11,7 @@ from authz.core.decision import Fault
 from authz.core.explain import explain
 from authz.core.problems import STATUS
 from authz.core.request import Request
+from authz.core.rules import STAGE, Stage
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,6 +19,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check.add_argument("--method", metavar="M", default="GET")
     check.add_argument("--path", metavar="P", required=True, help="with the query, if any")
     check.add_argument("-H", "--header", metavar="'name: value'", action="append", default=[], dest="headers")
+    check.add_argument("--body", metavar="FILE", type=Path, help="what is sent; without it, headers alone are judged")
     add_common(check)
     check.set_defaults(command=run)
 
@@ -51,4 +54,15 @@ def _request(arguments: argparse.Namespace) -> Request:
         name, value = name.strip().lower(), value.strip()
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     path, _, query = arguments.path.partition("?")
-    return Request(arguments.method, path, query, headers)
+    stage, body = Stage.HEADERS, b""
+    if arguments.body is not None:
+        stage, body = Stage.BODY, _read(arguments.body)
+        headers.setdefault("content-length", str(len(body)))
+    return Request(arguments.method, path, query, headers, context={STAGE: stage}, body=body)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise usage_error(f"--body {file}: {exc.strerror}") from exc

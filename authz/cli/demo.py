@@ -5,14 +5,16 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from authz.cli.output import DONE, CommandError, note, print_json
 from authz.demo.processes import DemoError
-from authz.demo.stack import DEFAULT_PORT, Stack
-from authz.demo.tour import SurpriseError, Tour
+from authz.demo.profiles import PROFILES
+from authz.demo.stack import DEFAULT_PORT, Stack, no_such_profile
+from authz.demo.tour import SurpriseError, tour_of
 
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,11 +22,17 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     demo = commands.add_parser("demo", help="the whole stack: Valkey, the sidecar, Envoy, a mock model API")
-    demo.add_argument("--profile", metavar="NAME", default="default")
+    demo.add_argument("--profile", metavar="NAME", type=_profile, default="default", help=", ".join(PROFILES))
     demo.add_argument("--port", metavar="N", type=_port, default=DEFAULT_PORT, help="Envoy's; 0: a free one")
     demo.add_argument("--once", action="store_true", help="one tour, then end: 0, or 1 at the first surprise")
     demo.add_argument("--json", action="store_true", help="print one line when everything answers, then stay up")
     demo.set_defaults(command=run)
+
+
+def _profile(name: str) -> str:
+    if name not in PROFILES:
+        raise argparse.ArgumentTypeError(no_such_profile(name))
+    return name
 
 
 def _port(text: str) -> int:
@@ -44,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print_json(stack.describe())
             else:
-                print(welcome(stack))
+                print(profile_welcome(stack) if stack.profile.examples else welcome(stack))
             return _stay(stack)
     except DemoError as exc:
         raise CommandError(str(exc)) from exc
@@ -56,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _tour(stack: Stack) -> int:
     print(f"through Envoy on {stack.url}:")
     try:
-        Tour(stack).run()
+        tour_of(stack).run()
     except SurpriseError as exc:
         told = stack.processes["authz"].tail()
         raise CommandError(f"surprise: {exc}\nthe sidecar's last words:\n{told}") from exc
@@ -110,6 +118,35 @@ curl -s $AUTHZ_URL/authz/v1/keys -H "Authorization: Bearer $ADMIN"
 authz keys revoke {stack.records["read-only"].prefix} --server $AUTHZ_URL
 # straight in the store, without a sidecar
 authz keys list
+
+metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
+"""
+
+
+def profile_welcome(stack: Stack) -> str:
+    """The same of the other profiles, with what their documentation shows."""
+    keys = "\n".join(f"export {variable(name)}={token}" for name, token in stack.keys.items())
+    profile, used = stack.profile, next(iter(stack.records))
+    lines = "\n".join(
+        f"# {example.status}: {example.told}\n{profile.curl(example, stack.url, variable)}"
+        for example in profile.examples
+    )
+    limited = profile.curl(replace(profile.examples[0], key="limited"), stack.url, variable)
+    return f"""
+Envoy protects a mock API on {stack.url} as {profile.name} has it (docs/profiles/{profile.name}.md). Its keys:
+
+{keys}
+
+{lines}
+# 429 at the sixth
+for i in 1 2 3 4 5 6; do {limited.replace("curl -i", "curl -so /dev/null -w '%{http_code} '")}; done
+# what a key has used
+{exports(stack)}
+authz keys usage {stack.records[used].prefix}
+# manage keys over the admin API
+authz keys list --server $AUTHZ_URL
+# revoke: the next request with that key is a 401
+authz keys revoke {stack.records[used].prefix} --server $AUTHZ_URL
 
 metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
 """

@@ -69,7 +69,7 @@ class Refusal:
 class Allow:
     """
     Let the request pass. `principal` is None on public routes alone; `degraded`: the store was not asked; `hold`: what
-    is to be settled when the request is over.
+    is to be settled when the request is over. `preliminary`: nothing was spent, as another check will judge the body.
     """
 
     reason: Reason
@@ -79,6 +79,7 @@ class Allow:
     now_us: int = 0  # the store's clock (µs since 1970) at which the quotas were read
     degraded: bool = False
     hold: Hold | None = None
+    preliminary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from authz.core.bucket import Limit
 from authz.core.request import Request
+from authz.core.rules import RequestRule
 from authz.core.scope import ScopeTable
 
 
@@ -41,6 +42,7 @@ class Route:
         pattern: The path glob, as configured.
         scopes: All are required.
         limits: All must admit.
+        rules: All must be kept.
         public: Let through without looking for a credential.
     """
 
@@ -49,6 +51,7 @@ class Route:
     methods: frozenset[str] = frozenset()
     scopes: tuple[str, ...] = ()
     limits: tuple[LimitSet, ...] = ()
+    rules: tuple[RequestRule, ...] = ()
     public: bool = False
     _matcher: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
@@ -68,6 +71,7 @@ class Policy:
     scopes: ScopeTable
     limits: Mapping[str, LimitSet]
     estimate: int = 500  # units of a tokens bucket spent at admission
+    open_on_error: bool = False  # what signature, claims and scopes allow passes while the store is away
 
     def match(self, request: Request) -> Route | None:
         """The first route that matches; None: denied."""

@@ -7,7 +7,7 @@ the names of scopes that its own key holds.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -57,7 +57,7 @@ SENTENCE: Final[Mapping[Reason, str]] = {
     Reason.ALGORITHM_REFUSED: "The API key is signed in a way that is not accepted here",
     Reason.UNKNOWN_ISSUER: "The token comes from an issuer that is not known here",
     Reason.WRONG_AUDIENCE: "The token is not an API key of this API",
-    Reason.WRONG_KIND: "The token is not an API key",
+    Reason.WRONG_KIND: "The token is of a kind that is not accepted here",
     Reason.BAD_CLAIMS: "The API key's contents are not acceptable",
     Reason.EXPIRED: "The API key has expired",
     Reason.NOT_YET_VALID: "The API key is not valid yet",
@@ -76,6 +76,9 @@ SENTENCE: Final[Mapping[Reason, str]] = {
 }
 
 
+_REASONS: Final = frozenset(reason.value for reason in Reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """
@@ -83,7 +86,7 @@ class Problem:
 
     Args:
         reason: A `Reason`, or where a door refuses what no check judges, one of `not_found`, `method_not_allowed`,
-            `conflict`.
+            `conflict`, `invalid_credentials`.
         field: Of the request: the one at fault; empty: none.
     """
 
@@ -97,11 +100,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
+    """
+    Args:
+        members: Of the body, in the order in which they are written; `Problem.status` is the one that is answered.
+        statuses: What is answered in place of a status of ours; one that is not named is answered as it is.
+    """
+
     content_type: str
     members: Callable[[Problem], Mapping[str, object]]
+    statuses: Mapping[int, int] = field(default_factory=dict)
+
+    def status(self, problem: Problem) -> int:
+        return self.statuses.get(problem.status, problem.status)
 
     def body(self, problem: Problem) -> str:
-        return json.dumps(self.members(problem), ensure_ascii=False, separators=(",", ":"))
+        members = self.members(replace(problem, status=self.status(problem)))
+        return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
 
 
 def message(decision: Deny | Fault) -> str:
@@ -134,6 +148,11 @@ def problem_of(decision: Deny | Fault) -> Problem:
     return Problem(STATUS[decision.reason], decision.reason.value, message(decision), required, held)
 
 
+def _is_of_a_door(problem: Problem) -> bool:
+    """Whether no check judged, but the door itself: `reason` is a word of its own."""
+    return problem.reason not in _REASONS
+
+
 def _openai_error(problem: Problem) -> dict[str, object]:
     """
     OpenAI's error object. `code` is OpenAI's own word where it has one (clients compare them), else our reason.
@@ -146,8 +165,8 @@ def _openai_error(problem: Problem) -> dict[str, object]:
         503: ("server_error", problem.reason),
     }
     kind, code = by_status.get(problem.status, ("invalid_request_error", problem.reason))
-    if problem.reason not in set(Reason):
-        code = problem.reason  # a door's own word
+    if _is_of_a_door(problem):
+        code = problem.reason
     return {"message": problem.message, "type": kind, "param": problem.field or None, "code": code}
 
 
@@ -163,7 +182,94 @@ def _problem_details(problem: Problem) -> dict[str, object]:
     }
 
 
+# What vinfer and voiceinfra call a status, and inferno. Documented are 401 and 403, and inferno's five; the others are
+# ours, in their style. A status that is not here goes by the name of 400 or 503.
+_WORDS: Final[Mapping[int, str]] = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "body_too_large",
+    415: "unsupported_content_type",
+    429: "rate_limited",
+    503: "unavailable",
+}
+_INFERNO_CODES: Final[Mapping[int, str]] = {
+    400: "VALIDATION_ERROR",
+    401: "AUTHENTICATION_FAILED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    409: "CONFLICT",
+    429: "RATE_LIMITED",
+    503: "INTERNAL_ERROR",
+}
+
+# The documented texts of a 401, whatever is wrong with the key: what it is, `WWW-Authenticate` tells.
+_VINFER_401: Final = "Missing or invalid API key. Include a valid Bearer token in the Authorization header."
+_INFERNO_401: Final = "Invalid API key"
+_VOICEINFRA_401: Final = "Invalid or missing API key."
+
+_VINFER_403: Final = "Your API key does not have permission to perform this action."
+_VINFER_WANTED: Final[Mapping[str, str]] = {  # each scope includes those before it
+    "read-only": "A read-only, read-write or admin key is required.",
+    "read-write": "A read-write or admin key is required.",
+    "admin": "An admin key is required.",
+}
+
+
+def _code(problem: Problem, codes: Mapping[int, str]) -> str:
+    return codes.get(problem.status) or codes[400 if 400 <= problem.status < 500 else 503]
+
+
+def _told(problem: Problem, unauthorized: str) -> str:
+    """The message, or where a check refused the credential, the fixed text. A failed login is not about a key."""
+    return unauthorized if problem.status == 401 and not _is_of_a_door(problem) else problem.message
+
+
+def _vinfer_error(problem: Problem) -> dict[str, object]:
+    told, details = _told(problem, _VINFER_401), _field(problem) or {}
+    if problem.reason == Reason.INSUFFICIENT_SCOPE and problem.required:
+        required = _strongest(problem.required) if _VINFER_WANTED.keys() >= {*problem.required} else ""
+        names = f"scope{'s' if len(problem.required) > 1 else ''} {', '.join(problem.required)}"
+        told = f"{_VINFER_403} {_VINFER_WANTED.get(required) or f'A key with the {names} is required.'}"
+        details = {
+            "required_scope": required or " ".join(problem.required),
+            "current_scope": _strongest(problem.held) or " ".join(problem.held),
+        }
+    return {"code": _code(problem, _WORDS), "message": told, "details": details}
+
+
+def _strongest(scopes: tuple[str, ...]) -> str:
+    """The one of vinfer's three that includes the others; empty: none of the three is among *scopes*."""
+    return max((scope for scope in scopes if scope in _VINFER_WANTED), key=[*_VINFER_WANTED].index, default="")
+
+
+def _field(problem: Problem) -> dict[str, object] | None:
+    return {"field": problem.field} if problem.field else None
+
+
+def _inferno_error(problem: Problem) -> dict[str, object]:
+    code = _code(problem, _INFERNO_CODES)
+    return {"code": code, "message": _told(problem, _INFERNO_401), "details": _field(problem)}
+
+
+def _voiceinfra_error(problem: Problem) -> dict[str, object]:
+    return {"code": _code(problem, _WORDS), "message": _told(problem, _VOICEINFRA_401)}
+
+
+def _json_error(
+    error: Callable[[Problem], Mapping[str, object]], statuses: Mapping[int, int] | None = None
+) -> ResponseFormat:
+    return ResponseFormat("application/json", lambda problem: {"error": error(problem)}, statuses or {})
+
+
 FORMATS: Final[Mapping[str, ResponseFormat]] = {
-    "openai": ResponseFormat("application/json", lambda problem: {"error": _openai_error(problem)}),
+    "openai": _json_error(_openai_error),
+    "vinfer": _json_error(_vinfer_error),
+    "inferno": _json_error(_inferno_error, {413: 400, 415: 400}),  # it documents 400 for every wrong input
+    "voiceinfra": _json_error(_voiceinfra_error),
     "problem": ResponseFormat("application/problem+json", _problem_details),
 }

@@ -13,7 +13,9 @@ from typing import Final
 _TOKEN: Final = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]*(?:eyJ[A-Za-z0-9_.%-]{8,}|[_-][0-9A-Za-z]{40,})")
 # `password=…` and its like, in a path or a name.
 _SECRET: Final = re.compile(r"(?i)(pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|token)(=|:|%3d|%3a)[^/&;\s]+")
-_EMAIL: Final = re.compile(r"(?<![^\s/@])([^\s/@]+)(?:@|%40)([^\s/@]+)")
+# What lies between slashes or spaces and holds an e-mail address, or `user:password@host`.
+_EMAIL: Final = re.compile(r"(?<![^\s/])[^\s/]+(?:@|%40)[^\s/]+")
+_VERSION: Final = re.compile(r"[^@:%\s/]+@\d+")  # `claude-3-5-sonnet@20240620` is a model
 
 
 def redacted(text: str, most: int) -> str:
@@ -22,6 +24,4 @@ def redacted(text: str, most: int) -> str:
 
 
 def _email(found: re.Match[str]) -> str:
-    """An address, or `user:password@host`; `claude-3-5-sonnet@20240620` is a model."""
-    name, host = found.groups()
-    return found[0] if host.isdecimal() and ":" not in name else "[email]"
+    return found[0] if _VERSION.fullmatch(found[0]) else "[email]"

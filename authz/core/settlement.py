@@ -187,7 +187,7 @@ def booking(finished: Finished, hold: Hold) -> Booking:
         hold=hold,
         outcome=outcome,
         model="" if outcome is Outcome.DENIED else model,
-        names_model=outcome not in _NAMELESS and (bool(finished.model) or usage.is_told),
+        names_model=outcome not in _NAMELESS and bool(finished.model),  # a client alone names nothing
         input_tokens=usage.input if usage.input is not None else usage.cost - (usage.output or 0),
         output_tokens=usage.output or 0,
         corrections=tuple(_correction(outcome, usage.cost, spent.estimate) for spent in hold.spent),

@@ -1,4 +1,4 @@
-"""`deploy/envoy/envoy.yaml` with its ports filled in; nothing else is changed."""
+"""`deploy/envoy/envoy.yaml`, or a profile's, with its ports filled in; nothing else is changed."""
 
 import json
 from importlib import resources
@@ -10,15 +10,19 @@ import yaml
 from authz.demo.processes import DemoError
 
 
-def filled(*, edge: int, authz: int, log: int, upstream: int, admin: int) -> str:
-    """The bootstrap as Envoy reads it; *log* is the port of `listen.grpc`."""
-    bootstrap: Any = yaml.safe_load(shipped("envoy.yaml", "deploy/envoy/envoy.yaml"))
+def filled(
+    *, edge: int, authz: int, log: int, upstream: int, admin: int, http: int = 0, profile: str = "default"
+) -> str:
+    """The bootstrap as Envoy reads it; *log* is the port of `listen.grpc`, *http* of `listen.http`."""
+    name = "envoy.yaml" if profile == "default" else f"profiles/{profile}.yaml"
+    bootstrap: Any = yaml.safe_load(shipped(f"envoy/{name}"))
     static = bootstrap["static_resources"]
     _set_port(bootstrap["admin"], admin)
     _set_port(_named(static["listeners"], "edge"), edge)
-    for cluster, port in (("authz", authz), ("authz_log", log), ("upstream", upstream)):
-        endpoints = _named(static["clusters"], cluster)["load_assignment"]["endpoints"]
-        _set_port(endpoints[0]["lb_endpoints"][0]["endpoint"], port)
+    ports = {"authz": authz, "authz_log": log, "authz_http": http, "upstream": upstream}
+    for cluster in static["clusters"]:
+        endpoints = cluster["load_assignment"]["endpoints"]
+        _set_port(endpoints[0]["lb_endpoints"][0]["endpoint"], ports[cluster["name"]])
     return written(bootstrap)
 
 
@@ -27,14 +31,14 @@ def written(bootstrap: Any) -> str:
     return json.dumps(bootstrap, indent=2)
 
 
-def shipped(name: str, in_tree: str) -> str:
+def shipped(name: str) -> str:
     """A file of deploy/: from the wheel, or from the tree beside the package. Raises: DemoError."""
     packed = resources.files(__package__).joinpath("files", name)
     if packed.is_file():
         return packed.read_text("utf-8")
-    path = Path(__file__).parents[2] / in_tree
+    path = Path(__file__).parents[2] / "deploy" / name
     if not path.is_file():
-        raise DemoError(f"{name} is neither in the package nor at {in_tree}")
+        raise DemoError(f"{name} is neither in the package nor in deploy/")
     return path.read_text("utf-8")
 
 

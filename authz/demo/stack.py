@@ -18,16 +18,14 @@ from authz.adapters.redis.embedded import EmbeddedStore
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, KeyAdmin, NewKey
 from authz.app import PATIENCE_S, key_admin, open_store
-from authz.core.bucket import Limit
 from authz.core.keyrecord import KeyRecord
 from authz.demo.envoy_config import filled, shipped
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port, inherited, is_free, python_module
+from authz.demo.profiles import PROFILES
 from authz.settings import Configuration, load_settings
 
 
-PROFILES: Final = ("default",)
 DEFAULT_PORT: Final = 10000
-LIMITED: Final = Limit(5, 60)
 T = TypeVar("T")
 
 
@@ -48,10 +46,10 @@ class Stack:
         log_level: str = "info",
     ) -> None:
         if profile not in PROFILES:
-            raise DemoError(f"there is no profile {profile!r}; there is: {', '.join(PROFILES)}")
+            raise DemoError(no_such_profile(profile))
         if port and not is_free(port):
             raise DemoError(f"127.0.0.1:{port} is in use: choose another port for Envoy with --port N")
-        self.profile = profile
+        self.profile = PROFILES[profile]
         self._log_level = log_level
         self.port = port or free_port()
         self._exit = ExitStack()
@@ -95,7 +93,7 @@ class Stack:
     def describe(self) -> dict[str, object]:
         """What `authz demo --json` prints. What is not served yet is null."""
         return {
-            "profile": self.profile,
+            "profile": self.profile.name,
             "envoy": self.url,
             "authz": self.address("authz"),
             "grpc": self.address("grpc"),
@@ -112,7 +110,7 @@ class Stack:
 
     def _prepare(self) -> None:
         self._config_file = self.folder / "authz.yaml"
-        self._config_file.write_text(shipped(f"{self.profile}.yaml", f"deploy/profiles/{self.profile}.yaml"))
+        self._config_file.write_text(shipped(f"profiles/{self.profile.name}.yaml"))
         self.environ.pop("AUTHZ_CONFIG", None)
         self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
         self.environ.setdefault("AUTHZ_PEPPER", secrets.token_urlsafe(48))
@@ -134,8 +132,16 @@ class Stack:
         self._start("authz", command).wait_for(metrics_port, "/readyz")
 
     def envoy_config(self) -> str:
-        authz, log = (int(self.address(name).rpartition(":")[2]) for name in ("authz", "grpc"))
-        return filled(edge=self.port, authz=authz, log=log, upstream=self.upstream_port, admin=self.admin_port)
+        authz, log, http = (int(self.address(name).rpartition(":")[2]) for name in ("authz", "grpc", "http"))
+        return filled(
+            edge=self.port,
+            authz=authz,
+            log=log,
+            http=http,
+            upstream=self.upstream_port,
+            admin=self.admin_port,
+            profile=self.profile.name,
+        )
 
     def _start_envoy(self) -> None:
         config = self.folder / "envoy.yaml"
@@ -155,12 +161,12 @@ class Stack:
                 self.processes[name].stop()
 
     def _create_keys(self) -> None:
-        """One key for each scope, and `limited`: five requests a minute."""
-        wanted = {scope: NewKey(f"demo {scope}", scopes=(scope,)) for scope in ("read-only", "read-write", "admin")}
-        wanted["limited"] = NewKey("demo limited", scopes=("read-write",), limits={"requests": LIMITED})
-        for name, new in wanted.items():
+        configuration = self.configuration()
+        for name, new in self.profile.keys(configuration.settings):
             made = self.create_key(new)
             self.keys[name], self.records[name] = made.token, made.record
+        if self.profile.tokens is not None:
+            self.keys |= self.profile.tokens(configuration)
 
     def create_key(self, new: NewKey) -> IssuedKey:
         return self._administer(lambda admin: admin.create(new, COMMAND_LINE))
@@ -182,3 +188,7 @@ class Stack:
         """By which `authz` in another shell finds this stack's store; listing and revoking need no secret."""
         store = "AUTHZ_STORE__URL" if "AUTHZ_STORE__URL" in self.environ else "AUTHZ_DATA"
         return {"AUTHZ_CONFIG": str(self._config_file), store: self.environ[store]}
+
+
+def no_such_profile(name: str) -> str:
+    return f"there is no profile {name!r}; there are: {', '.join(PROFILES)}"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.admin.keys import NewKey
+from authz.demo.profiles import Example
 from authz.demo.stack import Stack
 
 
@@ -60,11 +62,58 @@ def ask(
         connection.close()
 
 
-class Tour:
+class Stops:
     """Each method is a stop; each prints one line."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+
+    def limited(self, method: str, path: str, body: object = None) -> int:
+        """Six requests of a key that has five a minute; when it may come back, in seconds."""
+        headers = self._stack.profile.headers(self._stack.keys["limited"])
+        got = [self._ask(method, path, headers=headers, body=body) for _ in range(6)]
+        statuses = [answer.status for answer in got]
+        wait_s = int(got[-1].headers.get("retry-after", "0"))
+        ok = statuses == [200] * 5 + [429] and wait_s > 0
+        self._expect("six requests of 5/min", got[-1], 429, f"Retry-After {wait_s}: {got[-1].message}", ok=ok)
+        return wait_s
+
+    def _used(self, key_id: str, expected: Callable[[Any], bool]) -> Answer:
+        """The key's usage, once it is as *expected*. Raises: SurpriseError — not in time."""
+        deadline_s = time.monotonic() + SETTLED_S
+        while True:
+            got = self._call("GET", f"/authz/v1/keys/{key_id}/usage")
+            if expected(got.json):
+                return got
+            if time.monotonic() > deadline_s:
+                raise SurpriseError(f"usage of {key_id}: got {got.json} after {SETTLED_S:.0f} s")
+            time.sleep(0.05)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        """The admin API."""
+        port = int(self._stack.address("http").rpartition(":")[2])
+        got = ask(port, method, path, key=self._stack.keys["admin"], body=body)
+        if got.status != 200:
+            raise SurpriseError(f"{method} {path}: got {got.status} {got.body[:400]!r}")
+        return got
+
+    def _ask(self, method: str, path: str, **options: Any) -> Answer:
+        return ask(self._stack.port, method, path, **options)
+
+    @staticmethod
+    def _expect(what: str, got: Answer, status: int, told: str, *, ok: bool = True) -> None:
+        if got.status != status or not ok:
+            raise SurpriseError(
+                f"{what}: got {got.status} {dict(got.headers)} {got.body[:400]!r}, not the {status} promised"
+            )
+        print(f"  {status}  {what:<24} {told}")
+
+
+class Tour(Stops):
+    """Of the default profile."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
         self._told: list[dict[str, int]] = []  # `usage` of what the key `read-write` was answered
 
     def run(self) -> None:
@@ -76,7 +125,7 @@ class Tour:
         self.paid_back()
         self.wrong_scope()
         self.identity()
-        self.limited()
+        self.limited_and_back()
         self.managed()
         self.revoked()
 
@@ -130,17 +179,6 @@ class Tour:
         again = self._ask("POST", "/v1/chat/completions", key=made["token"], body=short)
         self._expect(f"again after {wait_s} s", again, 200, "paid back")
 
-    def _used(self, key_id: str, expected: Callable[[Any], bool]) -> Answer:
-        """The key's usage, once it is as *expected*. Raises: SurpriseError — not in time."""
-        deadline_s = time.monotonic() + SETTLED_S
-        while True:
-            got = self._call("GET", f"/authz/v1/keys/{key_id}/usage")
-            if expected(got.json):
-                return got
-            if time.monotonic() > deadline_s:
-                raise SurpriseError(f"usage of {key_id}: got {got.json} after {SETTLED_S:.0f} s")
-            time.sleep(0.05)
-
     def wrong_scope(self) -> None:
         got = self._ask("POST", "/v1/chat/completions", key=self._stack.keys["read-only"], body=CHAT)
         ok = "read-write" in got.message and "read-only" in got.message
@@ -154,15 +192,11 @@ class Tour:
         ok = "authorization" not in seen and "somebody-else" not in seen.values() and "x-authz-workspace" not in seen
         self._expect("what the upstream sees", got, 200, ", ".join(sorted(told)), ok=ok and "x-authz-key-id" in told)
 
-    def limited(self) -> None:
-        key = self._stack.keys["limited"]
-        got = [self._ask("GET", "/v1/models", key=key) for _ in range(6)]
-        statuses = [answer.status for answer in got]
-        wait_s = int(got[-1].headers.get("retry-after", "0"))
-        ok = statuses == [200] * 5 + [429] and wait_s > 0
-        self._expect("six requests of 5/min", got[-1], 429, f"Retry-After {wait_s}: {got[-1].message}", ok=ok)
+    def limited_and_back(self) -> None:
+        wait_s = self.limited("GET", "/v1/models")
         time.sleep(wait_s)
-        self._expect(f"again after {wait_s} s", self._ask("GET", "/v1/models", key=key), 200, "admitted")
+        again = self._ask("GET", "/v1/models", key=self._stack.keys["limited"])
+        self._expect(f"again after {wait_s} s", again, 200, "admitted")
 
     def managed(self) -> None:
         """Over the admin API: an opaque key is made, used, rotated without a grace time, and used anew."""
@@ -174,14 +208,6 @@ class Tour:
         old = self._ask("GET", "/v1/models", key=made.json["token"])
         self._expect("its old token", old, 401, old.message, ok="rotated" in old.message)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """The admin API."""
-        port = int(self._stack.address("http").rpartition(":")[2])
-        got = ask(port, method, path, key=self._stack.keys["admin"], body=body)
-        if got.status != 200:
-            raise SurpriseError(f"{method} {path}: got {got.status} {got.body[:400]!r}")
-        return got
-
     def revoked(self) -> None:
         key = self._stack.keys["admin"]
         before = self._ask("GET", "/v1/models", key=key)
@@ -189,13 +215,38 @@ class Tour:
         after = self._ask("GET", "/v1/models", key=key)
         self._expect("a revoked key", after, 401, after.message, ok=before.status == 200 and "revoked" in after.message)
 
-    def _ask(self, method: str, path: str, **options: Any) -> Answer:
-        return ask(self._stack.port, method, path, **options)
 
-    @staticmethod
-    def _expect(what: str, got: Answer, status: int, told: str, *, ok: bool = True) -> None:
-        if got.status != status or not ok:
-            raise SurpriseError(
-                f"{what}: got {got.status} {dict(got.headers)} {got.body[:400]!r}, not the {status} promised"
-            )
-        print(f"  {status}  {what:<24} {told}")
+class ProfileTour(Stops):
+    """Of the other profiles: the requests that their documentation shows, a limit, usage, a revocation."""
+
+    def run(self) -> None:
+        """Raises: SurpriseError."""
+        for example in self._stack.profile.examples:
+            self.example(example)
+        allowed = self._stack.profile.examples[0]
+        self.limited(allowed.method, allowed.path, allowed.body)
+        self.used_and_revoked(allowed)
+
+    def example(self, example: Example) -> None:
+        headers = self._stack.profile.headers(self._stack.keys[example.key]) if example.key else {}
+        got = self._ask(example.method, example.path, headers=headers, body=example.body)
+        told = got.message if got.status >= 400 else f"{example.method} {example.path}"
+        ok = example.says in got.body.decode() + got.headers.get("www-authenticate", "")
+        self._expect(example.told, got, example.status, told, ok=ok)
+
+    def used_and_revoked(self, example: Example) -> None:
+        """A key made for this: its one request is counted, and it is refused from the moment it is revoked."""
+        profile = self._stack.profile
+        made = self._stack.create_key(NewKey("tour", scopes=profile.limited, workspace=profile.workspace))
+        headers = profile.headers(made.token)
+        before = self._ask(example.method, example.path, headers=headers, body=example.body)
+        used = self._used(made.record.id, lambda usage: usage["requests"] == 1 and usage["last_used_at"] is not None)
+        self._expect("what it was used for", used, 200, f"last used {used.json['last_used_at']}")
+        self._stack.revoke(made.record.id, "end of the tour")
+        after = self._ask(example.method, example.path, headers=headers, body=example.body)
+        ok = before.status == 200 and "revoked" in after.headers.get("www-authenticate", "")
+        self._expect("a revoked key", after, 401, after.message, ok=ok)
+
+
+def tour_of(stack: Stack) -> Tour | ProfileTour:
+    return ProfileTour(stack) if stack.profile.examples else Tour(stack)

@@ -1,5 +1,6 @@
 """
-The API behind the demo: OpenAI's endpoints, and Anthropic's messages, answered without a model.
+The API behind the demo: OpenAI's endpoints (below `/inference/v1` too), Anthropic's messages, and the collections of a
+voice API, answered without a model.
 
     python -m authz.demo.upstream --port N [--host 127.0.0.1]
 
@@ -40,6 +41,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 MODELS: Final = ("mock-chat", "mock-embedding", "mock-transcribe")  # those listed; every other name is answered as well
+COLLECTIONS: Final = ("agents", "analytics", "calls", "campaigns", "transcriptions")
 CREATED: Final = 1_700_000_000
 MAX_BODY: Final = 10 * 1024 * 1024
 MAX_UPLOAD: Final = 25 * 1024 * 1024
@@ -287,6 +289,21 @@ async def model(request: Request) -> Response:
     return _json(_model(name))
 
 
+async def resource(request: Request) -> Response:
+    """A collection of a voice API, or one thing in it: nothing is kept, what was sent is said again."""
+    collection, name = request.scope["path"].split("/")[2], str(request.path_params.get("name", ""))
+    try:
+        sent = json.loads(await _body(request, MAX_BODY) or b"{}")
+    except (ValueError, RecursionError):
+        raise Refused(400, "The body is not JSON.") from None
+    if not isinstance(sent, dict):
+        raise Refused(400, "The body is not an object.")
+    if request.method == "GET" and not name:
+        return _json({"object": "list", "data": []})
+    made = name or f"{collection}_{_digest(json.dumps(sent)).hex()[:12]}"
+    return _json({"id": made, "object": collection, "deleted": request.method == "DELETE", **sent})
+
+
 async def echo(request: Request) -> Response:
     await _body(request, MAX_BODY)
     seen: dict[str, str] = {}
@@ -395,17 +412,29 @@ class OwnRateLimit:
         await self._app(scope, receive, send_with_limit)
 
 
+def _inference(base: str) -> list[Route]:
+    return [
+        Route(f"{base}/chat/completions", chat, methods=["POST"]),
+        Route(f"{base}/messages", messages, methods=["POST"]),
+        Route(f"{base}/embeddings", embeddings, methods=["POST"]),
+        Route(f"{base}/audio/transcriptions", transcriptions, methods=["POST"]),
+        Route(f"{base}/models", models),
+        Route(f"{base}/models/{{name:path}}", model, methods=["GET", "DELETE"]),
+        Route(f"{base}/echo", echo, methods=["GET", "POST"]),
+    ]
+
+
 def create_app() -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/healthz", healthz),
-            Route("/v1/chat/completions", chat, methods=["POST"]),
-            Route("/v1/messages", messages, methods=["POST"]),
-            Route("/v1/embeddings", embeddings, methods=["POST"]),
-            Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model, methods=["GET", "DELETE"]),
-            Route("/v1/echo", echo, methods=["GET", "POST"]),
+            *_inference("/v1"),
+            *_inference("/inference/v1"),
+            *(
+                Route(f"/v1/{collection}{name}", resource, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+                for collection in COLLECTIONS
+                for name in ("", "/{name:path}")
+            ),
         ],
         exception_handlers=dict.fromkeys((Refused, HTTPException, Exception), _failed),
     )

@@ -1,6 +1,6 @@
 """
-Faults between fields: a route that names a scope or a limit that is not there, inclusion in circles, a listener that
-the world can reach in plain text.
+Faults between fields: a route that names a scope, a limit or a rule that is not there, inclusion in circles, a listener
+that the world can reach in plain text.
 
 They are looked for in the raw document, whatever the models said of it, so that one run tells every fault.
 """
@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from authz.core.rules import MAX_READ
 from authz.core.scope import find_cycle
+from authz.core.units import parse_size
 from authz.settings.faults import Path, nearest
 
 
@@ -23,10 +25,12 @@ def crosscheck(raw: dict[str, object]) -> Iterator[Found]:
     yield from _scopes(raw)
     yield from _routes(raw)
     yield from _limits(raw)
+    yield from _request_rules(raw)
     yield from _listeners(raw)
     yield from _keyring(raw)
     yield from _peppers(raw)
     yield from _sources(raw)
+    yield from _portals(raw)
     yield from _twice(
         ("responses", "ratelimit_headers"),
         [str(style) for style in _list(_mapping(raw.get("responses")).get("ratelimit_headers"))],
@@ -48,9 +52,10 @@ def _scopes(raw: dict[str, object]) -> Iterator[Found]:
 
 def _routes(raw: dict[str, object]) -> Iterator[Found]:
     scopes, limits = known_scopes(raw.get("scopes")), set(_mapping(raw.get("limits")))
+    rules = set(_mapping(raw.get("request_rules")))
     for index, route in enumerate(_list(raw.get("routes"))):
         fields = _mapping(route)
-        for what, known in (("scope", scopes), ("limit", limits)):
+        for what, known in (("scope", scopes), ("limit", limits), ("rule", rules)):
             path: Path = ("routes", index, f"{what}s")
             names = [str(name) for name in _list(fields.get(f"{what}s"))]
             yield from _twice(path, names)
@@ -59,12 +64,32 @@ def _routes(raw: dict[str, object]) -> Iterator[Found]:
                     yield (*path, place), f"unknown {what} {name!r}", nearest(name, known)
         if fields.get("public") is True and (fields.get("scopes") or fields.get("limits")):
             yield ("routes", index), "a public route has neither scopes nor limits: nobody is asked who they are", ""
+        if fields.get("public") is True and fields.get("rules"):
+            yield ("routes", index, "rules"), "a public route has no rules: nothing is asked there", ""
 
 
 def _limits(raw: dict[str, object]) -> Iterator[Found]:
     for name, limit in _mapping(raw.get("limits")).items():
         if isinstance(limit, dict) and not limit.get("requests") and not limit.get("tokens"):
             yield ("limits", name), "limits nothing: it has neither requests nor tokens", ""
+
+
+def _request_rules(raw: dict[str, object]) -> Iterator[Found]:
+    for name, rule in _mapping(raw.get("request_rules")).items():
+        asked = [_mapping(rule).get(field) for field in ("content_types", "max_body", "max_prompt")]
+        if isinstance(rule, dict) and asked == [None] * 3:
+            yield ("request_rules", name), "asks for nothing: neither content_types, max_body nor max_prompt", ""
+        if _mapping(rule).get("max_prompt") and _bytes(_mapping(rule).get("max_body")) > MAX_READ:
+            reason = f"must be at most {MAX_READ} bytes: with max_prompt, all of a body is read"
+            yield ("request_rules", name, "max_body"), reason, ""
+
+
+def _bytes(size: object) -> int:
+    """0: it is none, as the models will say."""
+    try:
+        return parse_size(size)
+    except ValueError:
+        return 0
 
 
 def _listeners(raw: dict[str, object]) -> Iterator[Found]:
@@ -101,6 +126,20 @@ def _sources(raw: dict[str, object]) -> Iterator[Found]:
         if place in seen:
             yield ("credentials", "sources", index), "stands twice", ""
         seen.append(place)
+
+
+def _portals(raw: dict[str, object]) -> Iterator[Found]:
+    """What a portal promises and this configuration cannot keep."""
+    names = [str(name) for name in _list(raw.get("portals"))]
+    yield from _twice(("portals",), names)
+    if "inferexai" in names and _mapping(raw.get("keys")).get("retain_token") is not True:
+        yield ("portals", names.index("inferexai")), "shows tokens again: it needs 'keys.retain_token: true'", ""
+    if "inferno" in names and "manage_users" not in known_scopes(raw.get("scopes")):
+        yield (
+            ("portals", names.index("inferno")),
+            "asks its callers for the scope 'manage_users', which is not there",
+            "",
+        )
 
 
 def _peppers(raw: dict[str, object]) -> Iterator[Found]:

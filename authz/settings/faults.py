@@ -17,7 +17,6 @@ _LATER_VALUES: Final = {
     ("store", "on_error"): {"local"},
     ("keys", "keyring", "algorithm"): {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)}
     | {"EdDSA"},
-    ("responses", "format"): {"vinfer", "inferno", "voiceinfra"},
 }
 _SHAPES: Final = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
@@ -27,7 +26,6 @@ _SHAPES: Final = {
 }
 _LATER_FIELDS: Final = re.compile(
     r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.issuers"
-    r"|request_rules|routes\.\d+\.rules"
 )
 
 
@@ -82,7 +80,7 @@ def _told(fault: dict[str, object], model: type[BaseModel]) -> tuple[Path, str, 
     dotted = ".".join(str(part) for part in path)
     later: Container[str] = _LATER_VALUES.get(tuple(part for part in path if isinstance(part, str)), frozenset())
     if _LATER_FIELDS.fullmatch(dotted) or (isinstance(value, str) and value in later):
-        what = f"{value!r} is" if isinstance(value, str) and not dotted.endswith(("tls", "rules")) else "it is"
+        what = f"{value!r} is" if isinstance(value, str) and not dotted.endswith("tls") else "it is"
         return path, f"{what} not supported by this version yet", ""
     if kind == "extra_forbidden":
         return path, "unknown field", nearest(path[-1], _fields_at(model, path[:-1]))

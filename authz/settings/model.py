@@ -7,7 +7,7 @@ Models are frozen and refuse unknown fields; faults between fields are `crossche
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -20,15 +20,18 @@ from authz.core.scope import SCOPE_PATTERN
 from authz.core.units import (
     DURATION_PATTERN,
     LIMIT_PATTERN,
+    SIZE_PATTERN,
     format_duration_ms,
     format_limit,
     parse_duration_ms,
     parse_limit,
+    parse_size,
 )
 
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 _HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
 _STORE_URL: Final = re.compile(r"embedded|(redis|rediss|unix|redis\+cluster)://\S+")
 
 
@@ -51,6 +54,12 @@ def _header_name(name: str) -> str:
         raise ValueError("must be the name of a header")
     if name.lower() == "host" or name.lower().startswith("x-authz-"):
         raise ValueError("this header is not a client's to put a key into")
+    return name.lower()
+
+
+def _media_type(name: str) -> str:
+    if _MEDIA_TYPE.fullmatch(name.lower()) is None:
+        raise ValueError("must be a media type without parameters, such as application/json")
     return name.lower()
 
 
@@ -101,8 +110,14 @@ LimitText = Annotated[
     PlainSerializer(format_limit, return_type=str),
     WithJsonSchema({"type": "string", "pattern": LIMIT_PATTERN}),
 ]
+SizeBytes = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": SIZE_PATTERN}]}),
+]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 ScopeName = Annotated[str, Field(pattern=f"^{SCOPE_PATTERN}$")]
+MediaType = Annotated[str, AfterValidator(_media_type)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 PathGlob = Annotated[str, AfterValidator(_absolute_glob), Field(max_length=1024)]
 
@@ -196,6 +211,7 @@ class RouteSettings(Model):
     path: PathGlob
     scopes: Annotated[tuple[ScopeName, ...], Field(strict=False)] = ()
     limits: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    rules: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     public: bool = False
 
 
@@ -205,12 +221,20 @@ class LimitSettings(Model):
     tokens: LimitText | None = None
 
 
+class RequestRuleSettings(Model):
+    """null: any."""
+
+    content_types: Annotated[tuple[MediaType, ...], Field(min_length=1, strict=False)] | None = None
+    max_body: SizeBytes | None = None
+    max_prompt: Annotated[int, Field(ge=1, le=10**9)] | None = None
+
+
 class Settlement(Model):
     estimate: Annotated[int, Field(ge=0, le=10**9)] = 500
 
 
 class Responses(Model):
-    format: Literal["openai", "problem"] = "openai"
+    format: Literal["openai", "vinfer", "inferno", "voiceinfra", "problem"] = "openai"
     ratelimit_headers: Annotated[tuple[Literal["x-ratelimit", "openai", "ietf"], ...], Field(strict=False)] = (
         "x-ratelimit",
     )
@@ -259,14 +283,15 @@ class Settings(Model):
     limits: dict[Name, LimitSettings] = {
         "default": LimitSettings(requests="60/1m", tokens="100000/1m")  # type: ignore[arg-type]
     }
-    request_rules: Annotated[dict[str, object], Field(max_length=0)] = {}
+    request_rules: dict[Name, RequestRuleSettings] = {}
     settlement: Settlement = Settlement()
     responses: Responses = Responses()
     trusted_proxies: Annotated[
         tuple[Annotated[str, AfterValidator(_network)], ...], Field(max_length=100, strict=False)
     ] = ()
     login: Login = Login()
+    portals: Annotated[tuple[Literal["inferexai", "inferno", "vinfer"], ...], Field(strict=False)] = ()
 
 
-assert set(FORMATS) == {"openai", "problem"}  # noqa: S101 - the Literal above and the table must name the same
+assert tuple(FORMATS) == get_args(Responses.model_fields["format"].annotation)  # noqa: S101 - no name without a format
 assert RATELIMIT_STYLES == ("x-ratelimit", "openai", "ietf")  # noqa: S101

@@ -1,27 +1,24 @@
 """Where secrets go: through everything the admin API does at both doors, and looked for wherever it speaks."""
 
 import base64
-import io
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from authz.adapters.logs.setup import JsonFormatter
 from authz.adapters.redis import keys
 from authz.admin.actor import COMMAND_LINE
 from authz.app import key_admin
 from authz.core.pepper import Peppers
 from tests.support.admin import DOORS, NO_SUCH_KEY, Answer, Doors, configured, opened, shown, stored
+from tests.support.listening import CLIENTS, listening
 from tests.support.parts import PEPPER, SECRET
 
 
 NEW_SECRET: Final = "another secret for tests, newer, and as long as RFC 7518 wants it"
 OTHER_PASSWORD: Final = "PLANTED-password-of-somebody"
-CLIENTS: Final = ("httpx", "httpcore", "hpack")  # their logs are the test's own
 
 
 @pytest.fixture(params=DOORS)
@@ -34,29 +31,6 @@ def door(request: pytest.FixtureRequest) -> str:
 async def retaining(valkey_url: str, door: str) -> AsyncIterator[Doors]:
     async with opened(valkey_url, door, configured(keys={"retain_token": True})) as made:
         yield made
-
-
-@contextmanager
-def listening() -> Iterator[Callable[[], str]]:
-    """Everything that is logged, at every level, as the sidecar writes it and as Python's own formatter does."""
-    streams = [io.StringIO(), io.StringIO()]
-    handlers = [logging.StreamHandler(stream) for stream in streams]
-    handlers[0].setFormatter(JsonFormatter())
-    handlers[1].setFormatter(logging.Formatter("%(name)s %(message)s %(args)s %(fields)s", defaults={"fields": ""}))
-    root, ours = logging.getLogger(), logging.getLogger("authz")
-    levels = root.level, ours.level
-    for handler in handlers:
-        handler.addFilter(lambda record: not record.name.startswith(CLIENTS))
-        root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    ours.setLevel(logging.DEBUG)
-    try:
-        yield lambda: "".join(stream.getvalue() for stream in streams)
-    finally:
-        root.setLevel(levels[0])
-        ours.setLevel(levels[1])
-        for handler in handlers:
-            root.removeHandler(handler)
 
 
 def parts_of(token: str) -> list[str]:

@@ -38,7 +38,9 @@ async def key(made: Parts, *scopes: str, **fields: Any) -> IssuedKey:
 
 async def check(made: Parts, token: str, max_tokens: int | None = None, *, spend: bool = True, **how: Any) -> Decision:
     settings = {"routes": ROUTES, "limits": LIMITS} | how.pop("settings", {})
-    asked = replace(request(token, **how), max_tokens=max_tokens)
+    asked = replace(
+        request(token, **how), max_tokens=max_tokens and abs(max_tokens), is_max_sure=(max_tokens or 0) >= 0
+    )
     return await pipeline(configuration(**settings), made).check(asked, spend=spend)
 
 
@@ -71,12 +73,14 @@ async def test_an_allowed_request_leaves_what_it_spent(made: Parts) -> None:
         pytest.param(None, {"settlement": {"estimate": 0}}, 0, id="none"),
         pytest.param(40, {}, 40, id="what the request says"),
         pytest.param(9000, {}, 9000, id="more than the estimate"),
+        pytest.param(-40, {}, 500, id="nonsense beside a small maximum: at least the estimate"),
+        pytest.param(-9000, {}, 9000, id="nonsense beside a large one"),
     ],
 )
 async def test_the_estimate(made: Parts, max_tokens: int | None, settings: dict[str, Any], spent: int) -> None:
     mine = await key(made)
 
-    decision = await check(made, mine.token, max_tokens, settings=settings)
+    decision = await check(made, mine.token, max_tokens, settings=settings)  # below zero: it is not sure
 
     assert isinstance(decision, Allow)
     assert [one.estimate for one in held(decision).spent] == [spent, spent]

@@ -5,9 +5,28 @@ from collections.abc import Iterator
 import pytest
 
 from authz.demo.stack import Stack
+from tests.support.profile import ProfileStack
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     with Stack(port=0, log_level="debug") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def podstack() -> Iterator[ProfileStack]:
+    with ProfileStack("podstack") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def vinfer() -> Iterator[ProfileStack]:
+    with ProfileStack("vinfer") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def voiceinfra() -> Iterator[ProfileStack]:
+    with ProfileStack("voiceinfra") as running:
         yield running

@@ -247,6 +247,22 @@ def test_sigterm_under_traffic_loses_nothing(metered: Metered) -> None:
     assert usage["requests"] == passed
 
 
+def test_sigterm_right_after_a_request_was_let_in(metered: Metered) -> None:
+    """The log was quiet before: what ends within its half second is taken all the same."""
+    key = metered.key()
+    time.sleep(1)
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(metered.stream, key, 10, max_tokens=40)  # a third of a second
+        time.sleep(0.1)
+        metered.processes["authz"].signal(signal.SIGTERM)
+        answer = under_way.result()
+    assert metered.processes["authz"].ended() == 0
+    metered.start_sidecar()
+
+    assert answer.status == 200
+    assert total(settled(metered, key, 1)) == sum(told_usage(answer))
+
+
 def test_killed_between_admission_and_settlement(metered: Metered) -> None:
     """
     Streams go on without the sidecar. Entries sent meanwhile are lost, their estimates stay spent; the log played again
@@ -256,8 +272,8 @@ def test_killed_between_admission_and_settlement(metered: Metered) -> None:
     before = [metered.chat(key, 9, max_tokens=40) for _ in range(5)]
     settled(metered, key, 5)
     with ThreadPoolExecutor(10) as pool:
-        under_way = [pool.submit(metered.stream, key, 50, max_tokens=60) for _ in range(10)]
-        time.sleep(0.5)  # of the second or so that they take
+        under_way = [pool.submit(metered.stream, key, 90, max_tokens=100) for _ in range(10)]
+        time.sleep(0.5)  # of the two seconds or so that they take
         metered.processes["authz"].signal(signal.SIGKILL)
         answers = [future.result() for future in under_way]
     assert [answer.status for answer in answers] == [200] * 10
@@ -268,8 +284,8 @@ def test_killed_between_admission_and_settlement(metered: Metered) -> None:
     usage, left = metered.usage(key), metered.tokens_left(key)
     booked = usage["requests"] - 5
     assert 0 <= booked < 10
-    assert total(usage) - spent(before) == booked * 102
-    assert left == 10_000 - total(usage) - (10 - booked) * 60  # spent ahead, and never settled
+    assert total(usage) - spent(before) == booked * 182
+    assert left == 10_000 - total(usage) - (10 - booked) * 100  # spent ahead, and never settled
 
     metered.replay()
     after = settled(metered, key, 15)
@@ -309,12 +325,12 @@ def test_envoy_killed_in_mid_stream(metered: Metered) -> None:
     metered.replay()
 
     assert total(metered.usage(key)) == spent(before)
-    assert metered.tokens_left(key) == 10_000 - spent(before) - 10 * 60
+    assert metered.tokens_left(key) == 10_000 - spent(before) - 10 * 100
 
 
 def broken_off(metered: Metered, key: IssuedKey) -> bool:
     try:
-        answer = metered.stream(key, 50, max_tokens=60)
+        answer = metered.stream(key, 90, max_tokens=100)
     except Exception:  # noqa: BLE001 - however a client is told
         return True
     return b"[DONE]" not in answer.body
@@ -379,8 +395,8 @@ def test_no_planted_secret_is_logged_counted_or_kept(metered: Metered) -> None:
     ask(metered.port, "POST", CHAT, headers=headers | {"authorization": f"Bearer {PLANTED['key']}"}, body=body)
     usage = settled(metered, key, 2)
 
-    log = (metered.folder / "authz.log").read_text()
-    envoys = told_by_envoy(metered, [str(key.record.id)] * 2)
+    log = told_by(metered, "authz", ['"status": 401'])
+    envoys = told_by(metered, "envoy", [str(key.record.id)] * 2)
     metrics = ask(int(metered.address("metrics").rpartition(":")[2]), "GET", "/metrics").body.decode()
     kept = "".join(values(metered))
     assert "/v1/[token]/[token]/password=[secret]/[email]" in log
@@ -396,11 +412,11 @@ def test_no_planted_secret_is_logged_counted_or_kept(metered: Metered) -> None:
             assert secret not in text, f"the planted {name} is in the {place}"
 
 
-def told_by_envoy(metered: Metered, words: Sequence[str]) -> str:
-    """Its log, once *words* stand in it, each as often as here."""
+def told_by(metered: Metered, name: str, words: Sequence[str]) -> str:
+    """A process's log, once *words* stand in it, each as often as here."""
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
-        text = (metered.folder / "envoy.log").read_text()
+        text = (metered.folder / f"{name}.log").read_text()
         if all(text.count(word) >= words.count(word) for word in words):
             return text
         assert time.monotonic() < deadline_s, text[-2000:]

@@ -208,6 +208,9 @@ async def test_every_answer_has_a_rate_limit_of_its_own(http: httpx.AsyncClient,
         ("GET", "/v1/models/nobody", b"", 404, "model", "model_not_found"),
         ("GET", "/v1/models/", b"", 404, "model", "model_not_found"),
         ("GET", "/v2", b"", 404, None, "unknown_url"),
+        ("POST", "/v1/campaigns", b"[" * 100_000, 400, None, None),
+        ("POST", "/v1/campaigns", b"[]", 400, None, None),
+        ("GET", "/v1/campaignsx", b"", 404, None, "unknown_url"),
         ("PUT", "/v1/models/mock-chat", b"", 405, None, None),
     ],
 )
@@ -220,6 +223,24 @@ async def test_errors_take_openais_format(
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
+
+
+async def test_a_voice_apis_collections_say_again_what_was_sent(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/v1/campaigns")).json() == {"object": "list", "data": []}
+    made = (await http.post("/v1/campaigns", json={"name": "Spring", "model": "any-name"})).json()
+    assert (made["object"], made["name"], made["model"]) == ("campaigns", "Spring", "any-name")
+    for method in ("GET", "PUT", "PATCH", "DELETE"):
+        answer = await http.request(method, "/v1/campaigns/campaign_1")
+        assert (answer.status_code, answer.json()["id"]) == (200, "campaign_1")
+        assert answer.json()["deleted"] is (method == "DELETE")
+    assert (await http.post("/v1/calls/outbound", json={"agent_id": "a"})).json()["agent_id"] == "a"
+
+
+async def test_the_model_api_has_a_second_address(http: httpx.AsyncClient) -> None:
+    for path, body in (("chat/completions", QUESTION), ("embeddings", {"model": "m", "input": "x"})):
+        first, second = [(await http.post(f"{base}/{path}", json=body)).json() for base in ("/v1", "/inference/v1")]
+        assert first == second
+        assert first["usage"]["total_tokens"] > 0
 
 
 def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

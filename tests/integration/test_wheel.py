@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.demo.profiles import PROFILES
 from tests.support.parts import SECRET
 
 
@@ -29,7 +30,9 @@ def test_it_holds_scripts_stubs_and_the_demos_files(wheel: Path) -> None:
         f"authz/adapters/redis/scripts/{name}.lua" for name in ("admit", "change", "issue", "revoke", "take")
     } <= names
     assert {"authz/pb/authz/store/v1/record_pb2.py", "authz/pb/descriptors.binpb", "authz/py.typed"} <= names
-    assert {"authz/demo/files/envoy.yaml", "authz/demo/files/default.yaml"} <= names
+    for name in PROFILES:
+        envoy = "envoy/envoy.yaml" if name == "default" else f"envoy/profiles/{name}.yaml"
+        assert {f"authz/demo/files/{envoy}", f"authz/demo/files/profiles/{name}.yaml"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 
 
@@ -54,5 +57,6 @@ def test_it_works_away_from_the_tree(wheel: Path, tmp_path: Path, valkey_url: st
     assert run("-c", "import authz; print(authz.__file__)").startswith(str(tmp_path))
     assert run("-m", "authz", "keys", "create", "--name", "first").startswith("sk-live-")
     assert "first" in run("-m", "authz", "keys", "list")
-    filled = "from authz.demo.envoy_config import filled; print(filled(edge=1, authz=2, log=3, upstream=4, admin=5))"
-    assert '"port_value": 5' in run("-c", filled)
+    filled = "from authz.demo.envoy_config import filled; print(filled(edge=1, authz=2, log=3, upstream=4, admin=5{}))"
+    for which in ("", ", profile='vinfer'"):
+        assert '"port_value": 5' in run("-c", filled.format(which))

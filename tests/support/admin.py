@@ -25,6 +25,7 @@ from authz.adapters.protojson import parse, render
 from authz.adapters.redis.books import RedisBooks
 from authz.adapters.redis.client import CLUSTER, Store, connect
 from authz.adapters.redis.users import RedisUserRegistry
+from authz.adapters.rpc import Service
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, NewKey
 from authz.admin.users import NewUser, UserAdmin
@@ -240,6 +241,7 @@ class Doors:
         other: Another sidecar on the same store; its `admin` is the command line, its pipeline `check`s.
         address: Of the door: `127.0.0.1:4711`.
         root: Who holds the scope `admin` and is bound to no workspace.
+        made: What other services of the sidecar are made of.
     """
 
     configuration: Configuration
@@ -253,6 +255,7 @@ class Doors:
     client: Client
     address: str
     root_key: IssuedKey
+    made: StoreParts
 
     @property
     def root(self) -> Caller:
@@ -348,6 +351,7 @@ async def opened(url: str, door: str, configuration: Configuration | None = None
             client=client,
             address=address,
             root_key=root,
+            made=made,
         )
 
 
@@ -365,16 +369,23 @@ async def _grpc(service: KeyService, _: Configuration) -> AsyncIterator[tuple[Cl
 
 @contextlib.asynccontextmanager
 async def _rest(service: KeyService, configuration: Configuration) -> AsyncIterator[tuple[Client, str]]:
+    async with over_http([service], configuration) as http:
+        yield RestClient(http), http.base_url.netloc.decode()
+
+
+@contextlib.asynccontextmanager
+async def over_http(services: Sequence[Service[Any]], configuration: Configuration) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of *services*, as a sidecar serves them on `listen.http`."""
     style = FORMATS[configuration.settings.responses.format]
     listener = bind("127.0.0.1:0")
     address = "{}:{}".format(*listener.getsockname())
-    server = HttpServer(rest.build([service], lambda: style, documents={}), listener)
+    server = HttpServer(rest.build(services, lambda: style, documents={}), listener)
     task = asyncio.create_task(server.run_until_stopped())
     while not server.started:  # noqa: ASYNC110 - it has no event for it
         await asyncio.sleep(0.001)
     try:
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20, trust_env=False) as http:
-            yield RestClient(http), address
+            yield http
     finally:
         task.cancel()  # nothing is under way any more, and uvicorn's own way takes two tenths of a second
         await asyncio.wait([task])

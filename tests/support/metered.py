@@ -150,10 +150,17 @@ class Metered(Stack):
         return left
 
     def replay(self) -> None:
-        """Everything that was recorded, to the sidecar, as Envoy sends it."""
+        """Everything that was recorded, to the sidecar, as Envoy sends it; until it has booked what it will."""
         with grpc.insecure_channel(self.address("grpc")) as channel:
             send: Any = channel.stream_unary(f"/{SERVICE}/{METHOD}")
             send(iter(self.recorder.messages), timeout=PATIENCE_S)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while b"authz_settlement_waiting 0.0" not in self._metrics():
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+
+    def _metrics(self) -> bytes:
+        return ask(int(self.address("metrics").rpartition(":")[2]), "GET", "/metrics").body
 
 
 def told_usage(answer: Answer) -> tuple[int, int]:

@@ -9,11 +9,12 @@ import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 
-from authz.adapters.envoy.accesslog import MAX_STREAMS, AccessLog
+from authz.adapters.envoy.accesslog import MAX_ENTRIES, MAX_STREAMS, AccessLog
 from authz.adapters.envoy.ticket import Tickets
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.logs.silent import Silent
 from authz.core.settlement import Finished, TokenUsage
+from authz.ports import OverloadFault
 from tests.support.parts import CLOCK
 from tests.support.settlement import HOLD, entry, message
 
@@ -157,12 +158,18 @@ async def test_a_message_that_cannot_be_read_does_not_end_the_stream() -> None:
     assert (len(seen.taken), seen.dropped) == (2, ["malformed"])
 
 
-async def test_a_method_of_tomorrow_does_not_end_the_stream() -> None:
+async def test_a_method_of_tomorrow_is_settled_all_the_same() -> None:
     odd = entry(WHOLE)
     odd.request.request_method = 99
-    taken, dropped = await read(odd, entry(WHOLE))
+    (taken,), dropped = await read(odd)
 
-    assert (len(taken), dropped) == (1, ["malformed"])
+    assert (taken.method, taken.hold, dropped) == ("", HOLD, [])
+
+
+async def test_a_message_has_so_many_entries_and_no_more() -> None:
+    taken, dropped = await read(*[accesslog_pb2.HTTPAccessLogEntry()] * (MAX_ENTRIES + 1))
+
+    assert (len(taken), dropped) == (MAX_ENTRIES, ["malformed"])
 
 
 async def test_entries_of_other_kinds_are_not_ours() -> None:
@@ -232,7 +239,8 @@ async def test_others_get_their_turn_while_a_large_message_is_read() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    await log(Seen())(stream(message(*[entry(WHOLE) for _ in range(800)])))
+    passed_over = entry(WHOLE, intermediate_log_entry=True)
+    await log(Seen())(stream(message(*[entry(WHOLE) for _ in range(400)], *[passed_over] * 400)))
 
     assert turns >= 50
     task.cancel()
@@ -250,8 +258,10 @@ async def test_there_is_a_bound_on_streams() -> None:
     streams = [asyncio.create_task(_run(handler, silent())) for _ in range(MAX_STREAMS)]
     await asyncio.sleep(0.05)
 
-    assert await asyncio.wait_for(_run(handler, silent()), 2) == b""
+    with pytest.raises(OverloadFault):
+        await asyncio.wait_for(_run(handler, silent()), 2)
     assert not any(one.done() for one in streams)
+    assert seen.dropped == ["streams"]
     handler.close()
     await asyncio.wait_for(asyncio.gather(*streams), 5)
 

@@ -107,6 +107,39 @@ def test_a_peer_on_a_unix_socket_has_no_address() -> None:
     assert decoded(request).client_address == ""
 
 
+@pytest.mark.parametrize(
+    ("raw_body", "body", "expected"),
+    [
+        pytest.param(b"\xff\x00{}", "", b"\xff\x00{}", id="bytes, as they are"),
+        pytest.param(b"", "{é}", "{é}".encode(), id="text"),
+        pytest.param(b"", "", b"", id="none"),
+    ],
+)
+def test_the_body(raw_body: bytes, body: str, expected: bytes) -> None:
+    """`pack_as_bytes` decides where Envoy puts it."""
+    request = check_request("POST")
+    request.attributes.request.http.raw_body, request.attributes.request.http.body = raw_body, body
+    request.attributes.request.http.protocol = "HTTP/2"
+
+    assert (decoded(request).body, decoded(request).protocol) == (expected, "HTTP/2")
+    assert not decoded(request).is_cut_off
+
+
+@pytest.mark.parametrize(("told", "expected"), [("true", True), ("false", False)])
+def test_a_body_that_is_cut_off(told: str, *, expected: bool) -> None:
+    assert decoded(check_request("POST", x_envoy_auth_partial_body=told)).is_cut_off is expected
+    named = raw(("x-envoy-auth-partial-body", "", told.encode()))
+    assert decoded(named).is_cut_off is expected
+
+
+def test_no_header_is_an_extension_of_the_route() -> None:
+    """Only Envoy's own configuration says at which stage a check is."""
+    request = raw(("authz.stage", "", b"body"), ("x-authz-stage", "", b"body"))
+    request.attributes.request.http.headers["authz.stage"] = "body"
+
+    assert decoded(request).context == {}
+
+
 def without_http() -> bytes:
     request: Any = external_auth_pb2.CheckRequest()
     request.attributes.source.address.socket_address.address = "192.0.2.7"

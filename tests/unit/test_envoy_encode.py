@@ -15,7 +15,7 @@ from authz.core.bucket import Limit, Quota
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason
 from authz.core.headers import IDENTITY, RATELIMIT_STYLES
 from authz.core.principal import Principal
-from authz.core.problems import FORMATS, STATUS
+from authz.core.problems import FORMATS, STATUS, problem_of
 from tests.support.envoy import NOW_US, PRINCIPAL, QUOTA, STYLE, pairs, response
 
 
@@ -289,6 +289,42 @@ def test_every_reason_is_refused(decision: Decision) -> None:
     assert answer.denied_response.status.code == STATUS[decision.reason]
 
 
+def test_what_is_not_decided_yet_takes_no_credential_away() -> None:
+    """The next check needs it; and Envoy would show this one's limits in place of the next one's."""
+    answer = encoded(Allow(Reason.ALLOWED, "read", PRINCIPAL, (QUOTA,), NOW_US, preliminary=True))
+
+    assert answer.status.code == code_pb2.OK
+    assert not set(answer.ok_response.headers_to_remove) & set(STYLE.credential_headers)
+    assert set(pairs(answer.ok_response.headers)) <= set(IDENTITY)
+    assert pairs(answer.ok_response.headers)
+    assert not answer.ok_response.response_headers_to_add
+    assert not {"decision_id", "estimate", "settlement"} & set(answer.dynamic_metadata)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in REFUSALS if STATUS[reason] in {400, 413, 415}])
+def test_a_format_may_answer_another_status(reason: Reason) -> None:
+    """To every wrong input, inferno answers 400, in both codes."""
+    style = dataclasses.replace(STYLE, format=FORMATS["inferno"])
+    answer = encoded(Deny(reason, "a hint"), style)
+
+    assert (answer.status.code, answer.denied_response.status.code) == (code_pb2.INVALID_ARGUMENT, 400)
+    assert json.loads(answer.denied_response.body)["error"]["code"] == "VALIDATION_ERROR"
+    assert pairs(answer.denied_response.headers) == {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_headers_are_the_same_in_every_format(name: str, reason: Reason) -> None:
+    """All but the content type: hints are told in `WWW-Authenticate`, whatever the body says."""
+    answers = [
+        encoded(Deny(reason, "a hint", required=("x",)), dataclasses.replace(STYLE, format=FORMATS[each]))
+        for each in ("openai", name)
+    ]
+    usual, other = ({**pairs(answer.denied_response.headers), "content-type": ""} for answer in answers)
+
+    assert usual == other
+
+
 @settings(deadline=None)
 @given(denies | faults, styles)
 def test_no_refusal_looks_like_an_allow(decision: Deny | Fault, style: ResponseStyle) -> None:
@@ -297,7 +333,7 @@ def test_no_refusal_looks_like_an_allow(decision: Deny | Fault, style: ResponseS
 
     assert answer.status.code != code_pb2.OK
     assert answer.WhichOneof("http_response") == "denied_response"
-    assert answer.denied_response.status.code == STATUS[decision.reason]
+    assert answer.denied_response.status.code == style.format.status(problem_of(decision))
     assert json.loads(answer.denied_response.body)
     assert_headers_are_sound(answer.denied_response.headers)
 

@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from authz.adapters.grpc import server
-from authz.adapters.grpc.rpc import joined, peer_host
+from authz.adapters.grpc.rpc import STATUS, joined, peer_host
 from authz.adapters.rpc import RpcError
-from authz.core.problems import Problem
+from authz.core.problems import FORMATS, Problem
 from authz.demo.processes import free_port
 from authz.pb.authz.admin.v1 import keys_pb2
 from tests.support.rpc import Recording
@@ -140,6 +140,7 @@ async def test_the_caller_is_asked_for_before_the_message_is_read(address: str) 
         (404, grpc.StatusCode.NOT_FOUND),
         (409, grpc.StatusCode.ABORTED),
         (413, grpc.StatusCode.INVALID_ARGUMENT),
+        (415, grpc.StatusCode.INVALID_ARGUMENT),
         (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
         (503, grpc.StatusCode.UNAVAILABLE),
         (418, grpc.StatusCode.UNKNOWN),
@@ -160,6 +161,14 @@ async def test_a_refusal_becomes_a_status(status: int, code: grpc.StatusCode, ad
     assert (found, told) == (code, "It is só.")
     ours = {name: value for name, value in trailers.items() if not name.startswith(("grpc-", "content-"))}
     assert ours == {"retry-after": "7", "authz-reason": "conflict", "authz-field": "key.name"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("status", STATUS)
+def test_no_format_changes_a_status(name: str, status: int) -> None:
+    """No body is told here, and what a format answers in place of a status has the same code: so none is asked."""
+    answered = FORMATS[name].status(Problem(status, "x", "A message."))
+    assert STATUS[answered] is STATUS[status]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from authz.adapters.prompts import PromptReader
 from authz.core.admission import Admission, Admitted, Status
 from authz.core.claims import Claims
 from authz.core.credential import Source
@@ -74,14 +75,19 @@ async def decide(
     records: Records, answer: Admitted | StoreFault, *, open_on_error: bool = False, **context: str
 ) -> Decision:
     authorizer = Authorizer(
-        policy=Policy((Route("read", "/v1/**", scopes=("read-only",)),), ScopeTable({"read-only": ()}), {}),
+        policy=Policy(
+            (Route("read", "/v1/**", scopes=("read-only",)),),
+            ScopeTable({"read-only": ()}),
+            {},
+            open_on_error=open_on_error,
+        ),
         rules=CredentialRules((Source("authorization", "bearer"),), frozenset(), "sk-live-", True),
         verifier=Verified(),
         opaque=NoOpaque(),
         clock=FakeClock(),
         records=records,
         ledger=Ledger(answer),
-        open_on_error=open_on_error,
+        prompts=PromptReader(),
     )
     return await authorizer.check(Request(REQUEST.method, REQUEST.path, headers=REQUEST.headers, context=context))
 

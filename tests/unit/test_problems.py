@@ -1,13 +1,15 @@
 """The words of a refusal: status, sentence and body of every reason."""
 
 import json
+from typing import Any
 
 import pytest
 
 from authz.core.bucket import Limit, Quota
 from authz.core.decision import Deny, Fault, Reason
+from authz.core.headers import refusal
 from authz.core.principal import Principal
-from authz.core.problems import FORMATS, SENTENCE, STATUS, message, problem_of
+from authz.core.problems import FORMATS, SENTENCE, STATUS, Problem, message, problem_of
 
 
 READER = Principal("key_1", "sk-live-1a2b3c4d", "ada", "acme", ("read-only", "billing"))
@@ -130,12 +132,165 @@ def test_problem_bodies(decision: Deny | Fault, title: str, status: int) -> None
     assert FORMATS["problem"].body(problem_of(decision)) == expected
 
 
+# --- every refusal, in every format
+
+
+# Of the documented bodies; status → the answered status, inferno's alone.
+MEMBERS = {
+    "openai": ["message", "type", "param", "code"],
+    "vinfer": ["code", "message", "details"],
+    "inferno": ["code", "message", "details"],
+    "voiceinfra": ["code", "message"],
+    "problem": ["message", "type", "param", "code"],
+}
+ALL_400 = {413: 400, 415: 400}
+FIXED_401 = {
+    "vinfer": '{"error":{"code":"unauthorized","message":"Missing or invalid API key. Include a valid Bearer token in '
+    'the Authorization header.","details":{}}}',
+    "inferno": '{"error":{"code":"AUTHENTICATION_FAILED","message":"Invalid API key","details":null}}',
+    "voiceinfra": '{"error":{"code":"unauthorized","message":"Invalid or missing API key."}}',
+}
+WORDS = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "body_too_large",
+    415: "unsupported_content_type",
+    429: "rate_limited",
+    503: "unavailable",
+}
+CODES = {
+    "vinfer": WORDS,
+    "inferno": {
+        400: "VALIDATION_ERROR",
+        401: "AUTHENTICATION_FAILED",
+        403: "PERMISSION_DENIED",
+        404: "NOT_FOUND",
+        405: "METHOD_NOT_ALLOWED",
+        409: "CONFLICT",
+        413: "VALIDATION_ERROR",
+        415: "VALIDATION_ERROR",
+        429: "RATE_LIMITED",
+        503: "INTERNAL_ERROR",
+    },
+    "voiceinfra": WORDS,
+}
+DOORS = [
+    Problem(401, "invalid_credentials", "The user name or the password is wrong."),
+    Problem(403, "insufficient_scope", "You do not hold the scope."),
+    Problem(404, "not_found", "There is nothing at this path."),
+    Problem(405, "method_not_allowed", "This path takes GET, HEAD."),
+    Problem(409, "conflict", "It was changed by somebody else."),
+    Problem(400, "bad_request", "The request is not acceptable: key.name is wrong.", field="key.name"),
+]
+HINT = "there is white space in the key"
+
+
+def refused(reason: Reason) -> Deny | Fault:
+    if reason in FAULTS:
+        return Fault(reason, "10.0.0.7 is away", "r", READER)
+    required = ("read-write",) if reason is Reason.INSUFFICIENT_SCOPE else ()
+    return Deny(reason, HINT, "r", READER, required, refused=EMPTY, retry_after_us=1)
+
+
+def check_members(name: str, problem: Problem, status: int) -> dict[str, Any]:
+    """The `error` of the body, whose names are in the documented order; nothing is repeated, nothing is missing."""
+    text = FORMATS[name].body(problem)
+    body: dict[str, Any] = json.loads(text)
+    assert text == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    outer = ["type", "title", "status", "detail", "reason", "error"] if name == "problem" else ["error"]
+    assert (list(body), list(body["error"])) == (outer, MEMBERS[name])
+    assert FORMATS[name].status(problem) == status
+    assert body.get("status", status) == status
+    return dict(body["error"])
+
+
+def test_the_formats_are_all_in_the_tables() -> None:
+    """A format that is added is tested here; of the statuses, inferno changes two."""
+    assert set(FORMATS) == {*MEMBERS}
+    assert {name: dict(form.statuses) for name, form in FORMATS.items() if form.statuses} == {"inferno": ALL_400}
+
+
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("reason", DENIED)
-def test_every_refusal_has_a_body(name: str, reason: Reason) -> None:
-    """Every format has JSON for every refusal, with its message in `error.message`, where SDKs look."""
-    deny = Deny(reason, "a hint", principal=READER, required=("x",), refused=EMPTY, retry_after_us=1)
-    assert json.loads(FORMATS[name].body(problem_of(deny)))["error"]["message"] == message(deny)
+@pytest.mark.parametrize("reason", [*DENIED, *FAULTS])
+def test_every_reason_in_every_format(name: str, reason: Reason) -> None:
+    """Valid JSON in the documented order, the right status, the documented code, and our message or the fixed one."""
+    decision = refused(reason)
+    ours = STATUS[reason]
+    answered = ALL_400.get(ours, ours) if name == "inferno" else ours
+    error = check_members(name, problem_of(decision), answered)
+    if name in CODES:
+        assert error["code"] == CODES[name][ours]
+    if name in FIXED_401 and ours == 401:
+        assert FORMATS[name].body(problem_of(decision)) == FIXED_401[name]
+    elif (name, reason) != ("vinfer", Reason.INSUFFICIENT_SCOPE):
+        assert error["message"] == message(decision)
+        assert error.get("details", {}) in ({}, None)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("problem", DOORS, ids=lambda problem: str(problem.reason))
+def test_what_doors_refuse_in_every_format(name: str, problem: Problem) -> None:
+    """A door's own message is told in each, a failed login's too: that is not about an API key."""
+    error = check_members(name, problem, problem.status)
+    assert error["message"] == problem.message
+    if name in CODES:
+        assert error["code"] == CODES[name][problem.status]
+        told = {"field": problem.field} if problem.field else {}
+        assert error.get("details", told) == (told or (None if name == "inferno" else {}))
+    else:
+        own = "insufficient_scope" if problem.status == 403 else problem.reason
+        assert (error["param"], error["code"]) == (problem.field or None, own)
+
+
+@pytest.mark.parametrize("name", FIXED_401)
+@pytest.mark.parametrize("reason", [reason for reason in DENIED if STATUS[reason] == 401])
+def test_hints_are_told_in_the_header_where_the_text_is_fixed(name: str, reason: Reason) -> None:
+    """The documented 401 is the same with any hint or none; `WWW-Authenticate` has it where a credential was sent."""
+    hinted, bare = Deny(reason, HINT), Deny(reason)
+    assert FORMATS[name].body(problem_of(hinted)) == FORMATS[name].body(problem_of(bare)) == FIXED_401[name]
+    [(header, challenge)] = refusal(hinted, ())
+    assert header == "www-authenticate"
+    assert (HINT in challenge) == (reason is not Reason.MISSING_CREDENTIAL)
+
+
+@pytest.mark.parametrize(
+    ("required", "held", "wanted", "details"),
+    [
+        pytest.param("read-write", "read-only", "A read-write or admin key", "read-write|read-only", id="documented"),
+        pytest.param("read-only", "", "A read-only, read-write or admin key", "read-only|", id="none held"),
+        pytest.param("admin", "read-only read-write", "An admin key", "admin|read-write", id="the strongest held"),
+        pytest.param("admin", "read-write billing read-only", "An admin key", "admin|read-write", id="and others"),
+        pytest.param("admin", "billing notes", "An admin key", "admin|billing notes", id="others held"),
+        pytest.param(
+            "read-only read-write", "read-only", "A read-write or admin key", "read-write|read-only", id="two"
+        ),
+        pytest.param("billing", "admin", "A key with the scope billing", "billing|admin", id="another"),
+        pytest.param(
+            "admin billing", "admin", "A key with the scopes admin, billing", "admin billing|admin", id="mixed"
+        ),
+    ],
+)
+def test_vinfer_says_which_key_is_required(required: str, held: str, wanted: str, details: str) -> None:
+    """The documented 403, byte for byte, by what is required and held."""
+    principal = Principal("key_1", "sk-live-1a2b3c4d", "ada", "acme", tuple(held.split()))
+    deny = Deny(Reason.INSUFFICIENT_SCOPE, principal=principal, required=tuple(required.split()))
+    needed, current = details.split("|")
+    assert FORMATS["vinfer"].body(problem_of(deny)) == (
+        '{"error":{"code":"forbidden","message":"Your API key does not have permission to perform this action. '
+        f'{wanted} is required.","details":{{"required_scope":"{needed}","current_scope":"{current}"}}}}}}'
+    )
+
+
+@pytest.mark.parametrize("status", [402, 410, 418, 500, 502])
+def test_every_status_has_a_code(status: int) -> None:
+    """Also one that we do not answer: it goes by the code of 400 or of 503."""
+    problem = Problem(status, "x", "A message.")
+    for name, codes in CODES.items():
+        assert check_members(name, problem, status)["code"] == codes[400 if status < 500 else 503]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -390,6 +390,21 @@ async def test_an_unexpected_error_says_nothing(service: Recording, caplog: pyte
     assert "SECRET" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("style", "status", "content"),
+    [
+        ("vinfer", 413, '{"error":{"code":"body_too_large","message":"Too large.","details":{"field":"key"}}}'),
+        ("inferno", 400, '{"error":{"code":"VALIDATION_ERROR","message":"Too large.","details":{"field":"key"}}}'),
+        ("voiceinfra", 413, '{"error":{"code":"body_too_large","message":"Too large."}}'),
+    ],
+)
+async def test_the_status_is_the_formats(style: str, status: int, content: str) -> None:
+    service = Recording(fail=RpcError(Problem(413, "body_too_large", "Too large.", field="key")))
+    async with client(service, style=style) as http:
+        response = await http.post("/authz/v1/login")
+    assert (response.status_code, response.text) == (status, content)
+
+
 async def test_the_format_follows_a_reload() -> None:
     style = ["openai"]
     transport = httpx.ASGITransport(build([Recording()], lambda: FORMATS[style[0]], documents={}))

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from authz.core.problems import FORMATS
 from authz.settings import SettingsError, load_settings
+from authz.settings.model import Settings
 
 
 SECRET = "correct-horse-battery-staple-and-more"
@@ -40,6 +42,7 @@ settlement: {estimate: 500}
 responses: {format: openai, ratelimit_headers: [x-ratelimit]}
 trusted_proxies: []
 login: {audience: portal, lifetime: 1h, limits: {per_user: 5/1m, per_address: 20/1m}}
+portals: []
 """
 
 
@@ -62,6 +65,14 @@ def test_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     assert load_settings(written(tmp_path, DEFAULTS), ENVIRON).settings == bare
     assert load_settings(written(tmp_path, ""), ENVIRON).settings == bare
     assert load_settings(written(tmp_path, "# nothing\n"), ENVIRON).settings == bare
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_response_format_can_be_chosen(tmp_path: Path, name: str) -> None:
+    """In the file, and in the schema."""
+    file = written(tmp_path, f"responses: {{format: {name}}}")
+    assert load_settings(file, ENVIRON).settings.responses.format == name
+    assert name in Settings.model_json_schema()["$defs"]["Responses"]["properties"]["format"]["enum"]
 
 
 def test_documented_defaults_are_all_of_them() -> None:

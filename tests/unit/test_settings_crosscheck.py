@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.settings import SettingsError, load_settings
+from authz.settings import SettingsError, build, load_settings
 
 
 ENVIRON = {"AUTHZ_JWT_SECRET": "s" * 32, "OTHER": "t" * 32}
@@ -31,6 +31,20 @@ def faults_of(tmp_path: Path, text: str) -> list[str]:
         pytest.param(
             "scopes: {a: [b], b: [c], c: [b]}\nroutes: []", ["scopes.b: includes itself: b → c → b"], id="circle"
         ),
+        pytest.param("portals: [vinfer]", [], id="a portal"),
+        pytest.param("portals: [vinfer, vinfer]", ["portals[1]: stands twice: 'vinfer'"], id="a portal twice"),
+        pytest.param("portals: [inferexai]\nkeys: {retain_token: true}", [], id="tokens are kept"),
+        pytest.param(
+            "portals: [vinfer, inferexai]",
+            ["portals[1]: shows tokens again: it needs 'keys.retain_token: true'"],
+            id="tokens are not kept",
+        ),
+        pytest.param(
+            "portals: [inferno]",
+            ["portals[0]: asks its callers for the scope 'manage_users', which is not there"],
+            id="a scope that nobody can hold",
+        ),
+        pytest.param("portals: [inferno]\nscopes: {manage_users: []}\nroutes: []", [], id="a scope that is there"),
         pytest.param("scopes: {a: [b, b]}\nroutes: []", ["scopes.a[1]: stands twice: 'b'"], id="one twice"),
         pytest.param("scopes: {a: [b]}\nroutes: [{path: /x, scopes: [b]}]", [], id="known by being included"),
         pytest.param(
@@ -181,3 +195,60 @@ def test_one_address_one_listener(tmp_path: Path, text: str, expected: list[str]
 def test_keyring(tmp_path: Path, text: str, expected: list[str]) -> None:
     """A `kid` names one key of the keyring."""
     assert faults_of(tmp_path, f"keys: {{keyring: {text}}}") == expected
+
+
+RULES = "request_rules: {chat: {max_prompt: 10}, upload: {max_body: 100GB}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(RULES + "routes: [{path: /x, rules: [chat, upload]}]", [], id="known"),
+        pytest.param(
+            RULES + "routes: [{path: /x, rules: [chta]}]",
+            ["routes[0].rules[0]: unknown rule 'chta' (did you mean 'chat'?)"],
+            id="unknown, with the nearest",
+        ),
+        pytest.param("routes: [{path: /x, rules: [chat]}]", ["routes[0].rules[0]: unknown rule 'chat'"], id="no rules"),
+        pytest.param(
+            RULES + "routes: [{path: /x, rules: [chat, chat]}]",
+            ["routes[0].rules[1]: stands twice: 'chat'"],
+            id="twice",
+        ),
+        pytest.param(
+            RULES + "routes: [{path: /x, public: true, rules: [chat]}]",
+            ["routes[0].rules: a public route has no rules: nothing is asked there"],
+            id="public",
+        ),
+        pytest.param(
+            "request_rules: {chat: {}}",
+            ["request_rules.chat: asks for nothing: neither content_types, max_body nor max_prompt"],
+            id="empty",
+        ),
+        pytest.param(
+            "request_rules: {chat: {max_prompt: 10, max_body: 65MiB}}",
+            ["request_rules.chat.max_body: must be at most 67108864 bytes: with max_prompt, all of a body is read"],
+            id="more than is read",
+        ),
+        pytest.param("request_rules: {chat: {max_prompt: 10, max_body: 64MiB}}", [], id="as much as is read"),
+    ],
+)
+def test_request_rules(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert faults_of(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "body"),
+    [
+        pytest.param("{}", 0, id="none"),
+        pytest.param("{a: {content_types: [a/b]}}", 0, id="no size"),
+        pytest.param("{a: {max_body: 5}, b: {max_body: 10MB}}", 10_000_000, id="the largest"),
+        pytest.param("{a: {max_body: 1GiB}}", 64 * 1024 * 1024, id="never more than is read"),
+        pytest.param("{a: {max_prompt: 5}}", 10 * 1024 * 1024, id="a prompt's own"),
+    ],
+)
+def test_how_much_of_a_body_may_come(tmp_path: Path, rules: str, body: int) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text(f"request_rules: {rules}")
+
+    assert build.largest_body(load_settings(file, ENVIRON).settings) == body

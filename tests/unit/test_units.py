@@ -1,11 +1,11 @@
-"""Durations and limits as people write them."""
+"""Durations, limits and sizes as people write them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.bucket import MAX_PERIOD_S, MAX_UNITS, Limit
-from authz.core.units import format_limit, parse_duration_ms, parse_limit
+from authz.core.units import format_limit, parse_duration_ms, parse_limit, parse_size
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,34 @@ def test_any_text_is_a_limit_or_a_value_error(text: str) -> None:
         return
     assert 1 <= limit.capacity <= MAX_UNITS
     assert 1 <= limit.period_s <= MAX_PERIOD_S
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        pytest.param(1, 1, id="whole bytes"),
+        pytest.param(10_485_760, 10_485_760, id="many of them"),
+        pytest.param("7B", 7, id="B"),
+        pytest.param("64kB", 64_000, id="kB"),
+        pytest.param("64KB", 64_000, id="KB"),
+        pytest.param("10MB", 10_000_000, id="MB"),
+        pytest.param("1GB", 10**9, id="GB"),
+        pytest.param("64KiB", 65_536, id="KiB"),
+        pytest.param("10MiB", 10_485_760, id="MiB"),
+        pytest.param("2GiB", 2**31, id="GiB"),
+    ],
+)
+def test_sizes(size: object, expected: int) -> None:
+    assert parse_size(size) == expected
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *("", "10", "MB", "10 MB", "10mb", "10Mb", "1.5MB", "-1MB", "10MB\n", "1e3B", "٣MB", "0MB", "1001GB"),
+        *(0, -1, 1.0, True, None, 10**12 + 1, [1]),
+    ],
+)
+def test_sizes_refused(size: object) -> None:
+    with pytest.raises(ValueError, match="size"):
+        parse_size(size)

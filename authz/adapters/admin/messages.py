@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from authz.adapters.door import page_size, timestamp
 from authz.admin.keys import Drawn, Everything, IssuedKey, KeyChanges, KeyRequestError, NewKey, etag
 from authz.admin.usage import KeyUsage, Span, Usage
 from authz.core.bucket import US, Limit
@@ -14,7 +15,7 @@ from authz.core.claims import YEAR_9999_S
 from authz.core.event import Event
 from authz.core.grouping import Group
 from authz.core.keyrecord import KeyRecord
-from authz.core.listing import DEFAULT_PAGE, MAX_PAGE, Filter, FilterError, parse_filter
+from authz.core.listing import Filter, FilterError, parse_filter
 from authz.core.units import format_limit, parse_duration_ms, parse_limit
 from authz.core.usage import Counts
 from authz.pb.authz.admin.v1 import keys_pb2
@@ -25,10 +26,6 @@ EVENT_FIELDS: Final = frozenset({"workspace", "key_id", "actor", "action"})
 USAGE_FIELDS: Final = frozenset({"workspace", "subject", "key_id", "model"})
 CHANGEABLE: Final = ("name", "scopes", "limits", "expires_at")
 _NO_TIME: Final = frozenset({"", "0", "0s", "0m", "0h", "0d"})
-
-
-def timestamp(us: int | None) -> Timestamp | None:
-    return None if not us else Timestamp(seconds=us // 1_000_000)
 
 
 def _shared(record: KeyRecord) -> dict[str, Any]:
@@ -216,9 +213,8 @@ def _us(at: Timestamp, field: str) -> int:
 
 def listed(request: Any, fields: frozenset[str]) -> tuple[Filter, int]:
     """What is asked for, and how many. Raises: KeyRequestError."""
-    if not 0 <= request.page_size <= 2**31:
-        raise KeyRequestError("page_size", "must not be negative")
-    return filtered(request, fields), min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+    size = page_size(request.page_size)
+    return filtered(request, fields), size
 
 
 def filtered(request: Any, fields: frozenset[str]) -> Filter:

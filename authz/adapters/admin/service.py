@@ -1,72 +1,25 @@
 """KeyService: thin; what is done is done by the use cases, and who calls is told by the pipeline."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from authz.adapters.admin import messages
+from authz.adapters.door import Door, refusing, timestamp
 from authz.adapters.rpc import Call, Message, RpcError
-from authz.admin.actor import COMMAND_LINE, Actor, ForbiddenError
+from authz.admin.actor import COMMAND_LINE, Actor
 from authz.admin.answers import Answers
-from authz.admin.keys import IssuedKey, KeyAdmin, KeyConflictError, KeyRequestError, NoSuchKeyError
+from authz.admin.keys import IssuedKey, KeyAdmin
 from authz.admin.usage import UsageAdmin
-from authz.admin.users import LimitReached, Login, WrongPasswordError
-from authz.core import headers
-from authz.core.addresses import Network, client_address
-from authz.core.decision import Allow, Decision, Deny, Fault, Reason
-from authz.core.problems import Problem, problem_of
-from authz.core.request import Request
+from authz.admin.users import Login
+from authz.core.problems import Problem
 from authz.pb.authz.admin.v1 import keys_pb2
-from authz.ports import BadPageTokenError, Clock, Observer, OverloadFault, StoreFault
 
 
 DESCRIPTOR: Final = keys_pb2.DESCRIPTOR.services_by_name["KeyService"]
 OPEN: Final = frozenset({"Login"})  # to those who have no credential yet
 ROUTE: Final = "admin-api"
-
-_log: Final = logging.getLogger(__name__)
-_REQUEST_ID_CHARS: Final = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """
-    Who is at it. `check`: the pipeline with the policy of this API; the credential alone counts, and no header that a
-    proxy may have set.
-    """
-
-    check: Callable[[Request], Awaitable[Decision]]
-    observer: Observer
-    clock: Clock
-    ratelimit_styles: Sequence[str]
-    trusted_proxies: tuple[Network, ...] = ()
-
-    async def admit(self, call: Call) -> Actor:
-        """Raises: RpcError."""
-        request = Request(
-            method="POST",
-            path=f"/{DESCRIPTOR.full_name}/{call.method}",
-            query=call.query,
-            headers=call.headers,
-            client_address=self.address(call),
-        )
-        start_s = self.clock.monotonic_s()
-        decision = await self.check(request)
-        self.observer.decided(request, decision, self.clock.monotonic_s() - start_s)
-        if not isinstance(decision, Allow) or decision.principal is None:
-            raise self.refused(decision)
-        principal = decision.principal
-        return Actor(principal.key_id, principal.workspace, principal.scopes, request.request_id[:_REQUEST_ID_CHARS])
-
-    def refused(self, decision: Decision) -> RpcError:
-        """Whatever is not an `Allow` with somebody behind it; an `Allow` without is a bug of ours, and refused."""
-        refusal = Fault(Reason.INTERNAL_ERROR, "nobody was told") if isinstance(decision, Allow) else decision
-        return RpcError(problem_of(refusal), headers.refusal(refusal, self.ratelimit_styles))
-
-    def address(self, call: Call) -> str:
-        return client_address(call.peer, call.headers.get("x-forwarded-for", ""), self.trusted_proxies)
 
 
 class KeyService:
@@ -93,35 +46,11 @@ class KeyService:
 
     async def handle(self, call: Call, actor: Actor, request: Message) -> Message:
         """Raises: RpcError."""
-        try:
+        with refusing(store_faults=self._door is not None):  # people at the command line are told what it is
             if call.method == "Login":
                 return await self._log_in(call, request)
             method: Callable[[Any, Actor], Awaitable[Message]] = getattr(self, _METHODS[call.method])
             return await method(request, actor)
-        except KeyRequestError as exc:
-            raise RpcError(Problem(400, Reason.BAD_REQUEST.value, f"{exc}.", field=exc.field)) from exc
-        except BadPageTokenError as exc:
-            told = "page_token: is not one of this list and filter."
-            raise RpcError(Problem(400, Reason.BAD_REQUEST.value, told, field="page_token")) from exc
-        except NoSuchKeyError as exc:
-            raise RpcError(Problem(404, "not_found", "There is no such key.")) from exc
-        except KeyConflictError as exc:
-            raise RpcError(Problem(409, "conflict", f"{_sentence(str(exc))}.")) from exc
-        except ForbiddenError as exc:
-            told = f"{_sentence(str(exc))}."
-            challenge = ("www-authenticate", 'Bearer error="insufficient_scope"')
-            raise RpcError(Problem(403, Reason.INSUFFICIENT_SCOPE.value, told), (challenge,)) from exc
-        except StoreFault as fault:
-            if self._door is None:
-                raise  # people at the command line are told what it is
-            if isinstance(fault, OverloadFault):
-                raise self._unavailable(Fault(Reason.OVERLOADED, str(fault))) from fault
-            _log.warning("the store failed a call of the admin API: %s", fault)
-            raise self._unavailable(Fault(Reason.STORE_UNAVAILABLE, str(fault))) from fault
-
-    @staticmethod
-    def _unavailable(fault: Fault) -> RpcError:
-        return RpcError(problem_of(fault), headers.refusal(fault, ()))
 
     async def _create(self, request: Message, actor: Actor) -> Message:
         new, actor = messages.new_key(request), _for(actor, request.request_id)
@@ -215,27 +144,8 @@ class KeyService:
     async def _log_in(self, call: Call, request: Message) -> Message:
         if self._login is None or self._door is None:
             raise RpcError(Problem(404, "not_found", "Logging in is for a running sidecar."))
-        if not request.username or not request.password:
-            field = "password" if request.username else "username"
-            raise KeyRequestError(field, "is required")
-        try:
-            session = await self._login(request.username, request.password, self._door.address(call))
-        except WrongPasswordError as exc:
-            _log.info("login refused", extra={"fields": {"client": self._door.address(call)}})
-            told = Problem(401, "invalid_credentials", "The user name or the password is wrong.")
-            raise RpcError(told, (("www-authenticate", "Bearer"),)) from exc
-        if isinstance(session, LimitReached):
-            _log.warning("too many logins", extra={"fields": {"client": self._door.address(call)}})
-            answer = session.answer
-            limited = Deny(
-                Reason.RATE_LIMITED,
-                quotas=answer.quotas,
-                refused=answer.refused,
-                retry_after_us=answer.wait_us,
-                now_us=answer.now_us,
-            )
-            raise self._door.refused(limited)
-        return keys_pb2.LoginResponse(token=session.token, expires_at=messages.timestamp(session.expires_at_us))
+        session = await self._door.log_in(self._login, call, request.username, request.password)
+        return keys_pb2.LoginResponse(token=session.token, expires_at=timestamp(session.expires_at_us))
 
 
 _METHODS: Final = {
@@ -256,7 +166,3 @@ assert {*_METHODS, *OPEN} == set(DESCRIPTOR.methods_by_name)  # noqa: S101 - eac
 def _for(actor: Actor, request_id: str) -> Actor:
     """The event names the request as the proxy did, else as the caller did."""
     return actor if actor.request_id else replace(actor, request_id=request_id)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -8,7 +8,7 @@ So a stream is read no faster than its entries are taken, and HTTP/2's flow cont
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from envoy.config.core.v3 import base_pb2
@@ -20,7 +20,7 @@ from authz.adapters.envoy.bodies import answered, asked_model
 from authz.adapters.envoy.ticket import TICKET, Tickets
 from authz.core.claims import YEAR_9999_S
 from authz.core.settlement import Finished, Hold
-from authz.ports import Clock, SettlementObserver
+from authz.ports import Clock, OverloadFault, SettlementObserver
 
 
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
@@ -29,9 +29,11 @@ METHOD: Final = "StreamAccessLogs"
 _END: Final = b""  # StreamAccessLogsResponse has no fields
 _CHECK: Final = "envoy.filters.http.ext_authz"  # where the filter puts what the check has told
 _COMPLETE: Final = "via_upstream"  # the answer's details, where it was the upstream's and came to its end
-MAX_STREAMS: Final = 256  # at a time; one more is ended at once
+MAX_STREAMS: Final = 256  # at a time: an Envoy has one for each of its workers
+MAX_ENTRIES: Final = 8192  # of a message: 1 MiB of the smallest that Envoy sends
 AT_A_TIME: Final = 4  # messages that are taken apart: one takes fifteen times its own size
 _BREATH: Final = 16  # entries after which others get their turn: a message may hold thousands, and checks cannot wait
+_METHODS: Final = {number: name for name, number in base_pb2.RequestMethod.items() if number}
 _LAST: Final = frozenset({accesslog_pb2.NotSet, accesslog_pb2.DownstreamEnd})
 _log: Final = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class AccessLog:
         self._observer = observer
         self._closing = asyncio.Event()
         self._streams = 0
+        self._in_hand = 0  # messages
         self._taking = asyncio.Semaphore(AT_A_TIME)
         self._last_s = clock.monotonic_s()
 
@@ -56,47 +59,57 @@ class AccessLog:
         self._tickets = tickets
 
     def idle_s(self) -> float:
-        """For how long no entry has come; without a stream there is nothing to wait for."""
-        return self._clock.monotonic_s() - self._last_s if self._streams else math.inf
+        """For how long nothing has come; without a stream there is nothing to wait for."""
+        if not self._streams:
+            return math.inf
+        return 0.0 if self._in_hand else self._clock.monotonic_s() - self._last_s
 
     def close(self) -> None:
-        """End every stream once what it has sent is taken; Envoy then opens another, to whoever listens."""
+        """End every stream behind the message that is in hand; Envoy then opens another, to whoever listens."""
         self._closing.set()
 
     async def __call__(self, messages: AsyncIterator[bytes]) -> bytes:
-        """One stream, to its end or to `close`."""
+        """One stream, to its end or to `close`. Raises: OverloadFault — there are too many."""
         if self._streams >= MAX_STREAMS:
-            _log.warning("an access log stream is refused: there are too many")
-            return _END
+            self._observer.entry_dropped("streams")
+            raise OverloadFault(f"{MAX_STREAMS} access log streams are open")
         closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
         self._streams += 1
         try:
             while (message := await _next(messages, closing)) is not None:
-                async with self._taking:
-                    for number, finished in enumerate(self._read(message), start=1):
-                        await self._take(finished)
-                        if number % _BREATH == 0:
-                            await asyncio.sleep(0)
-                self._last_s = self._clock.monotonic_s()
+                self._in_hand += 1
+                try:
+                    async with self._taking:
+                        await self._take_apart(message)
+                finally:
+                    self._in_hand -= 1
+                    self._last_s = self._clock.monotonic_s()
         finally:
             self._streams -= 1
             closing.cancel()
         return _END
 
-    def _read(self, message: bytes) -> Iterator[Finished]:
+    async def _take_apart(self, message: bytes) -> None:
         try:
             entries = als_pb2.StreamAccessLogsMessage.FromString(message).http_logs.log_entry
         except DecodeError:
             self._observer.entry_dropped("malformed")
             return
-        for entry in entries:
-            if entry.common_properties.access_log_type not in _LAST or entry.common_properties.intermediate_log_entry:
+        if len(entries) > MAX_ENTRIES:
+            self._observer.entry_dropped("malformed")
+        for number, entry in enumerate(entries[:MAX_ENTRIES], start=1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            common = entry.common_properties
+            if common.access_log_type not in _LAST or common.intermediate_log_entry:
                 continue  # a request is settled at its end
             try:
-                yield self._finished(entry)
-            except Exception:  # noqa: BLE001 - one entry that we do not understand must not end the stream
-                _log.exception("an access log entry cannot be read")
+                finished = self._finished(entry)
+            except Exception as exc:  # noqa: BLE001 - one entry that we do not understand must not end the stream
+                _log.debug("an access log entry cannot be read: %s", type(exc).__name__)
                 self._observer.entry_dropped("malformed")
+                continue
+            await self._take(finished)
 
     def _finished(self, entry: Any) -> Finished:
         common, request, response = entry.common_properties, entry.request, entry.response
@@ -107,7 +120,7 @@ class AccessLog:
             hold=self._hold(told.get(TICKET, "")),
             started_s=max(0.0, min(common.start_time.seconds + common.start_time.nanos / 1e9, YEAR_9999_S)),
             duration_s=_duration_s(common),
-            method=base_pb2.RequestMethod.Name(request.request_method) if request.request_method else "",
+            method=_METHODS.get(request.request_method, ""),
             path=request.path.partition("?")[0].partition("#")[0],
             status=response.response_code.value,
             is_complete=response.response_code_details == _COMPLETE,

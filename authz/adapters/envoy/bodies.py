@@ -18,22 +18,23 @@ _MAXIMA: Final = ("max_tokens", "max_completion_tokens")
 _RESPONSES: Final = ("max_output_tokens",)  # OpenAI's Responses API alone reads it, and no other
 
 
-def max_tokens(metadata: Mapping[str, Any], path: str) -> int | None:
+def max_tokens(metadata: Mapping[str, Any], path: str) -> tuple[int | None, bool]:
     """
-    The most tokens that the answer may have: the largest maximum that is given, for each of `n` choices.
+    The most tokens that the answer may have: the largest maximum that is given, for each of `n` choices (None: none is
+    given); and whether that is all that was asked for.
 
-    None: none is given, or one of these numbers is none that an API would take (text, a fraction, below 1, beyond any
-    bucket). Then nothing is believed: who asks for much in one place must not be charged for little in another.
+    It is not where one of these numbers is none that an API would take (a fraction, below 1, beyond any bucket): whoever
+    reads the body may make something else of it.
     """
     if REQUEST not in metadata:
-        return None
+        return None, True
     fields = metadata[REQUEST].fields
-    names = [name for name in (_RESPONSES if path.endswith("/responses") else _MAXIMA) if name in fields]
-    given = [_whole(fields, name, MAX_UNITS) for name in names]
+    names = _RESPONSES if path.rstrip("/").lower().endswith("/responses") else _MAXIMA
+    told = [_whole(fields, name, MAX_UNITS) for name in names if name in fields]
+    given = [whole for whole in told if whole is not None]
     choices = _whole(fields, "n", MAX_CHOICES) if "n" in fields else 1
-    if not given or choices is None or None in given:
-        return None
-    return min(max(whole for whole in given if whole is not None) * choices, MAX_UNITS)
+    is_all = choices is not None and len(given) == len(told)
+    return min(max(given) * (choices or 1), MAX_UNITS) if given else None, is_all
 
 
 def asked_model(metadata: Mapping[str, Any]) -> str:

@@ -25,6 +25,8 @@ from authz.core.request import Request
 # Whatever the upstream set itself is replaced, not added to.
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
+_CUT_OFF: Final = "x-envoy-auth-partial-body"  # of what a client sends under this name, Envoy tells us nothing
+
 _CODES: Final[Mapping[int, int]] = {
     400: code_pb2.INVALID_ARGUMENT,
     401: code_pb2.UNAUTHENTICATED,
@@ -65,14 +67,20 @@ def decode(message: bytes) -> Request:
         raise NotACheckError("the CheckRequest has no attributes.request.http")
     path, _, query = http.path.partition("?")
     path, _, _ = path.partition("#")
+    headers_sent = _headers(http)
+    asked, is_sure = max_tokens(attributes.metadata_context.filter_metadata, path)
     return Request(
         method=http.method,
         path=path,
         query="&".join(part for part in (query, http.query) if part),
-        headers=_headers(http),
+        headers=headers_sent,
         client_address=attributes.source.address.socket_address.address,
         context=dict(attributes.context_extensions),
-        max_tokens=max_tokens(attributes.metadata_context.filter_metadata, path),
+        max_tokens=asked,
+        is_max_sure=is_sure,
+        protocol=http.protocol,
+        body=http.raw_body or http.body.encode(),
+        is_cut_off=headers_sent.get(_CUT_OFF, "").lower() == "true",
     )
 
 
@@ -112,15 +120,18 @@ def _encode_allow(response: Any, allow: Allow, style: ResponseStyle) -> None:
     told = {name for name, _ in identity}
     response.status.code = code_pb2.OK
     _add(response.ok_response.headers, identity)
-    response.ok_response.headers_to_remove.extend(style.credential_headers)
+    if not allow.preliminary:  # the next check needs the credential
+        response.ok_response.headers_to_remove.extend(style.credential_headers)
     response.ok_response.headers_to_remove.extend(name for name in headers.IDENTITY if name not in told)
-    shown = headers.rate_limit(allow.quotas, style.ratelimit_styles, allow.now_us)
-    _add(response.ok_response.response_headers_to_add, shown)
+    if not allow.preliminary:  # Envoy's first filter has the last word on the answer: these would hide the next check's
+        shown = headers.rate_limit(allow.quotas, style.ratelimit_styles, allow.now_us)
+        _add(response.ok_response.response_headers_to_add, shown)
 
 
 def _encode_refusal(response: Any, refusal: Deny | Fault, style: ResponseStyle) -> None:
     problem = problem_of(refusal)
-    status = problem.status if problem.status in _CODES else 503  # a refusal for a reason that is none: our bug
+    told = style.format.status(problem)
+    status = told if told in _CODES else 503  # a refusal for a reason that is none: our bug
     response.status.code = _CODES[status]
     response.denied_response.status.code = status
     response.denied_response.body = style.format.body(problem)

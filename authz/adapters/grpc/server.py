@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from authz.adapters.grpc.rpc import handlers as rpc_handlers
 from authz.adapters.rpc import Service
+from authz.ports import OverloadFault
 
 
 Unary = Callable[[bytes], Awaitable[bytes]]
@@ -27,7 +28,6 @@ MAX_MESSAGE_BYTES: Final = 1024 * 1024  # headers of a request; Envoy's own limi
 MAX_STREAMS: Final = 4096
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a busy port is an error, not a share of somebody else's traffic
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.http2.max_ping_strikes", 0),  # Envoy's keepalive pings an idle connection
     ("grpc.max_metadata_size", 64 * 1024),
@@ -69,6 +69,7 @@ def build(
     *,
     rpc: Sequence[Service[Any]] = (),
     streams: Mapping[str, Mapping[str, Stream]] | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Server:
     """
     A server that is bound and not started. *services*, *streams*: service name → method name → handler; *rpc*: of
@@ -76,7 +77,7 @@ def build(
 
     Raises: ListenError.
     """
-    server = aio.server(options=_OPTIONS)
+    server = aio.server(options=(*_OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)))
     streams = streams or {}
     for service, methods in services.items():
         _add(server, service, {name: _unary(handler) for name, handler in methods.items()})
@@ -108,7 +109,12 @@ def _unary(handler: Unary) -> "grpc.RpcMethodHandler[bytes, bytes]":
 
 
 def _stream(handler: Stream) -> "grpc.RpcMethodHandler[bytes, bytes]":
-    async def call(messages: AsyncIterator[bytes], _: object) -> bytes:
-        return await handler(messages)
+    async def call(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        try:
+            return await handler(messages)
+        except OverloadFault as fault:
+            told = str(fault)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, told)
+        raise AssertionError("abort raises")
 
     return grpc.stream_unary_rpc_method_handler(call)

@@ -13,7 +13,7 @@ from google.api import field_behavior_pb2
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from authz.adapters.http.rest import Binding, bindings
+from authz.adapters.http.rest import Binding, bindings, is_empty
 from authz.adapters.protojson import Json
 
 
@@ -81,12 +81,15 @@ def document(
     shorts = [_short(name) for name in services]
     tags = {name: _short(name) if shorts.count(_short(name)) == 1 else name for name in services}
     paths: dict[str, Json] = {}
+    methods = [method.name for name in services for method in protos.services[name].method]
     for name in services:
         for method in protos.services[name].method:
             for number, binding in enumerate(bindings(method.options), start=1):
                 path, names = variables.told(binding)
                 operation = _operation(name, method, binding, names, schemas)
                 operation["tags"] = [tags[name]]
+                if methods.count(method.name) > 1 and name != services[0]:
+                    operation["operationId"] = f"{tags[name]}_{method.name}"
                 operation["operationId"] += f"_{number}" if number > 1 else ""
                 if method.name in public:
                     operation["security"] = []
@@ -133,8 +136,11 @@ def _operation(service: str, method: Any, binding: Binding, names: Sequence[str]
         operation["parameters"] = parameters
     if binding.body:
         operation["requestBody"] = _request_body(method, binding, schemas)
-    content = {"application/json": {"schema": schemas.of(method.output_type)}}
-    operation["responses"] = {"200": {"description": "Done.", "content": content}}
+    if is_empty(method.output_type.lstrip(".")):
+        operation["responses"] = {"204": {"description": "Done."}}
+    else:
+        content = {"application/json": {"schema": schemas.of(method.output_type)}}
+        operation["responses"] = {"200": {"description": "Done.", "content": content}}
     operation["responses"] |= {status: _ref("responses", name) for status, (name, _) in _ERRORS.items()}
     return operation
 

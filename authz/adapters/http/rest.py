@@ -154,9 +154,12 @@ class _Router:
         except Exception:  # noqa: BLE001 - the last resort: nothing of it may reach the caller
             _log.exception("a call failed")
             return self._refused(RpcError(problem_of(Fault(Reason.INTERNAL_ERROR)), (("retry-after", "1"),)))
+        if body is None:
+            return Response(status_code=204, headers={"cache-control": "no-store"})
         return _response(200, body, "application/json", ())  # uvicorn leaves out the body of a HEAD
 
-    async def _called(self, request: Request) -> bytes:
+    async def _called(self, request: Request) -> bytes | None:
+        """What is answered; None: the method has nothing to tell, but that it was done."""
         verb = "GET" if request.method == "HEAD" else request.method
         path = request.scope["raw_path"].decode("latin-1")
         if verb == "GET" and path in self._documents:
@@ -170,7 +173,8 @@ class _Router:
             message = _message(route, segments, query, content)
         except FieldError as error:
             raise _bad(str(error), error.field) from error
-        return _json(render(await route.service.handle(call, actor, message)))
+        answer = await route.service.handle(call, actor, message)
+        return None if is_empty(route.method.output_type.full_name) else _json(render(answer))
 
     def _route(self, verb: str, path: str) -> tuple[_Route, list[str]]:
         """The method that is meant, and what stands for the variables of its path. Raises: RpcError."""
@@ -190,7 +194,12 @@ class _Router:
     def _refused(self, error: RpcError) -> Response:
         style = self._style()
         body = style.body(error.problem).encode()
-        return _response(error.problem.status, body, style.content_type, error.headers)
+        return _response(style.status(error.problem), body, style.content_type, error.headers)
+
+
+def is_empty(message: str) -> bool:
+    """Whether a method that answers *message* (a full name) answers 204, without a body."""
+    return message == "google.protobuf.Empty"
 
 
 def _routes(services: Sequence[Service[Any]]) -> Iterator[_Route]:

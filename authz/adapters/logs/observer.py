@@ -20,7 +20,7 @@ _store_log: Final = logging.getLogger("authz.store")
 _audit_log: Final = logging.getLogger("authz.audit")
 _access_log: Final = logging.getLogger("authz.access")
 _MAX_PATH: Final = 512
-_MAX_READ: Final = 16_384  # of a path, looked through for tokens
+_MAX_READ: Final = 4096  # of a path, looked through for tokens
 _MAX_METHOD: Final = 32
 _MAX_ADDRESS: Final = 64
 _STATES: Final = {
@@ -115,6 +115,8 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         }
     if isinstance(decision, Allow) and decision.degraded:
         fields["degraded"] = True
+    if isinstance(decision, Allow) and decision.preliminary:
+        fields["preliminary"] = True
     if isinstance(decision, Fault):
         fields["detail"] = decision.detail
     elif not isinstance(decision, Allow):

@@ -103,8 +103,10 @@ class PrometheusObserver:
         (self._generation if accepted else self._refused_reloads).inc()
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
-        self._decisions.labels(decision.reason.value, decision.route or "none").inc()
         self._check_s.observe(duration_s)
+        if isinstance(decision, Allow) and decision.preliminary:
+            return  # a request counts once: by the next check
+        self._decisions.labels(decision.reason.value, decision.route or "none").inc()
         if isinstance(decision, Deny) and decision.refused is not None:
             self._limited.labels(f"{decision.refused.name}.{decision.refused.unit}").inc()
         if decision.reason is Reason.BAD_REQUEST and not request.method:

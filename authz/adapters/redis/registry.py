@@ -361,8 +361,10 @@ def _bulk(at: int, record: KeyRecord) -> tuple[str, str, str]:
 
 
 def _partitions(wanted: Filter) -> Sequence[int]:
-    """A workspace's keys, and what was done to them, lie in one."""
-    workspace = wanted.get("workspace")
+    """A workspace's keys, and what was done to them, lie in one; so do a subject's outside the workspaces."""
+    workspace, subject = wanted.get("workspace"), wanted.get("subject")
+    if workspace == "" and subject:
+        return (keys.partition(tenant_of("", subject)),)
     return (keys.partition(tenant_of(workspace, "")),) if workspace else range(keys.PARTITIONS)
 
 

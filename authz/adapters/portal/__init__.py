@@ -1,0 +1,1 @@
+"""The portals of the profiles: small services of their own shape, on the use cases of the admin API."""

@@ -1,0 +1,128 @@
+"""
+Rules for the request itself: its content type, the size of its body, the length of its prompt.
+
+Where a proxy asks twice, first with the headers and then with the body, the first check judges what headers tell.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import Final
+
+from authz.core.decision import Reason, Refusal
+from authz.core.request import Request
+
+
+STAGE: Final = "authz.stage"  # among the `context_extensions` of an Envoy route
+MAX_READ: Final = 64 * 1024 * 1024  # of a body that is read for its prompt
+DEFAULT_READ: Final = 10 * 1024 * 1024  # where a rule with `max_prompt` does not say
+
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"})  # as a rule, not by any law
+_UNANNOUNCED: Final = ("HTTP/2", "HTTP/3")  # a body needs no header there
+
+
+@unique
+class Stage(StrEnum):
+    """Which of the checks of one request this is."""
+
+    ONLY = ""
+    HEADERS = "headers"  # another one will see the body, and spend
+    BODY = "body"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRule:
+    """
+    A named rule of the configuration.
+
+    Args:
+        content_types: In lower case, without parameters; empty: any.
+        max_body: In bytes; None: any.
+        max_prompt: In characters (Unicode code points); None: the body is not read.
+    """
+
+    name: str
+    content_types: tuple[str, ...] = ()
+    max_body: int | None = None
+    max_prompt: int | None = None
+
+    @property
+    def largest(self) -> int | None:
+        """The largest body, in bytes: what is read must have a bound."""
+        return DEFAULT_READ if self.max_body is None and self.max_prompt is not None else self.max_body
+
+
+def stage_of(context: Mapping[str, str]) -> Stage | None:
+    """None: there is no such stage."""
+    if STAGE not in context:
+        return Stage.ONLY
+    told = context[STAGE]
+    return Stage(told) if told in {Stage.HEADERS, Stage.BODY} else None
+
+
+def unjudgeable(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> str:
+    """Why the proxy's configuration keeps a rule from being judged; empty: it does not."""
+    reading = next((rule.name for rule in rules if rule.max_prompt is not None), None)
+    if reading is None or stage is Stage.HEADERS:
+        return ""
+    if stage is Stage.ONLY:
+        return f"the rule {reading} has max_prompt, and the Envoy route no {STAGE}: the body is not shown"
+    if not request.body and _told_size(request):
+        return f"{STAGE} is body, and no body came: the Envoy filter has no with_request_body"
+    return ""
+
+
+def judge(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> Refusal | None:
+    """Everything but the prompt."""
+    if stage is Stage.BODY and request.is_cut_off:
+        return Refusal(Reason.BODY_TOO_LARGE, "it is longer than what is looked at")
+    size = size_of(request)
+    if size == 0:
+        return None
+    accepted = [rule.content_types for rule in rules if rule.content_types]
+    if any(_content_type(request) not in types for types in accepted):
+        return Refusal(Reason.UNSUPPORTED_CONTENT_TYPE, f"send {' or '.join(_common(accepted)) or 'none'}")
+    largest = min((rule.largest for rule in rules if rule.largest is not None), default=None)
+    if largest is None:
+        return None
+    if size is None and stage is not Stage.HEADERS:
+        return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes, as content-length must tell")
+    return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes") if size and size > largest else None
+
+
+def longest_prompt(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> int | None:
+    """How many characters the prompt in the body may have; None: the body need not be read, or is not here."""
+    if stage is not Stage.BODY or size_of(request) == 0:
+        return None
+    return min((rule.max_prompt for rule in rules if rule.max_prompt is not None), default=None)
+
+
+def size_of(request: Request) -> int | None:
+    """Of the body, as it is or as it was told: the larger of both. None: there is one, and its size is not told."""
+    told = _told_size(request)
+    return (len(request.body) or None) if told is None else max(told, len(request.body))
+
+
+def _told_size(request: Request) -> int | None:
+    """0: there is no body; None: no size is told, or nothing that could be one."""
+    length = request.headers.get("content-length")
+    if "transfer-encoding" in request.headers:
+        return None
+    if length is not None:
+        return int(length) if _LENGTH.fullmatch(length) else None
+    unannounced = request.protocol.startswith(_UNANNOUNCED) and request.method not in _BODILESS
+    return None if unannounced else 0
+
+
+def _content_type(request: Request) -> str:
+    """Empty: none, or more than one."""
+    told = _QUOTED.sub("", request.headers.get("content-type", ""))
+    return "" if "," in told else told.partition(";")[0].strip().lower()
+
+
+def _common(accepted: list[tuple[str, ...]]) -> list[str]:
+    """What all of them accept."""
+    return [one for one in accepted[0] if all(one in types for types in accepted)]

@@ -1,0 +1,143 @@
+"""The profiles of `authz demo`: which keys each one has, and what its API's documentation shows."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authz.adapters.jwt.signer import JwtSigner
+from authz.admin.keys import NewKey
+from authz.app import SystemClock, keyring
+from authz.core.bucket import Limit
+from authz.ports import NewToken
+from authz.settings import Configuration, Settings
+
+
+LIMITED: Final = Limit(5, 60)
+ACCOUNT: Final = "account"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """
+    One request, as the documentation has it, and what is answered.
+
+    Args:
+        key: By its name in the demo; empty: none is sent.
+        says: Stands in the body or in `WWW-Authenticate`.
+    """
+
+    told: str
+    method: str
+    path: str
+    key: str = ""
+    body: Mapping[str, Any] | None = None
+    status: int = 200
+    says: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    Args:
+        credential: The header line of a key, before the key.
+        limited: Scopes of the key `limited`.
+        workspace: Of all keys.
+        tokens: Credentials beside keys, by name.
+        examples: The first one is allowed for the key `limited`. Empty: the default profile has its own.
+    """
+
+    name: str
+    credential: str = "Authorization: Bearer "
+    limited: tuple[str, ...] = ()
+    workspace: str = ""
+    tokens: Callable[[Configuration], Mapping[str, str]] | None = None
+    examples: tuple[Example, ...] = ()
+
+    def headers(self, token: str) -> dict[str, str]:
+        name, _, before = self.credential.partition(": ")
+        return {name: before + token}
+
+    def keys(self, settings: Settings) -> Iterator[tuple[str, NewKey]]:
+        """One for each scope, or `default` where its routes ask for none; `limited` and `admin`."""
+        wanted = {"default": NewKey("demo default", workspace=self.workspace)}
+        if any(route.scopes for route in settings.routes):
+            known = dict.fromkeys(name for scope, more in settings.scopes.items() for name in (scope, *more))
+            wanted = {name: self._key(name, name) for name in reversed(known)}
+        wanted.setdefault("admin", self._key("admin", "admin"))
+        limits = {"requests": LIMITED}
+        wanted["limited"] = NewKey("demo limited", scopes=self.limited, workspace=self.workspace, limits=limits)
+        yield from wanted.items()
+
+    def _key(self, name: str, *scopes: str) -> NewKey:
+        return NewKey(f"demo {name}", scopes=scopes, workspace=self.workspace)
+
+    def curl(self, example: Example, url: str, variable: Callable[[str], str]) -> str:
+        """For a shell that has the keys in its environment."""
+        parts = ["curl -i", "" if example.method == "GET" else f"-X {example.method}", url + example.path]
+        if example.key:
+            parts.append(f'-H "{self.credential}${variable(example.key)}"')
+        if example.body is not None:
+            parts += ["-H 'Content-Type: application/json'", "-d", shlex.quote(json.dumps(example.body))]
+        return " ".join(part for part in parts if part)
+
+
+def account_token(configuration: Configuration) -> dict[str, str]:
+    """As the account's own service would sign it: by the same keyring, for another audience."""
+    now_s = int(SystemClock().now_s())
+    token = NewToken(
+        subject="user_demo", jti="account_demo", workspace="", scopes=(), issued_at_s=now_s, expires_at_s=None
+    )
+    return {"account": JwtSigner(keyring(configuration), ACCOUNT).sign(token)}
+
+
+_CALL: Final = {"agent_id": "agent_abc123", "from_number": "+18005551234", "to_number": "+14155550100"}
+_CAMPAIGN: Final = {"name": "Spring renewals"}
+_HELLO: Final = {"model": "meta-llama/Llama-3.1-8B-Instruct", "messages": [{"role": "user", "content": "Hello!"}]}
+_EMBED: Final = {"model": "mock-embedding", "input": "Hello!"}
+_COMPLETIONS: Final = "/inference/v1/chat/completions"
+
+PROFILES: Final[Mapping[str, Profile]] = {
+    profile.name: profile
+    for profile in (
+        Profile("default", limited=("read-write",)),
+        Profile(
+            "podstack",
+            tokens=account_token,
+            examples=(
+                Example("a chat completion", "POST", _COMPLETIONS, "default", _HELLO, says='"usage"'),
+                Example("embeddings", "POST", "/inference/v1/embeddings", "default", _EMBED, says='"usage"'),
+                Example("the models", "GET", "/inference/v1/models", "default"),
+                Example("no key", "POST", _COMPLETIONS, "", _HELLO, 401, "No API key was sent"),
+                Example(
+                    "an account token", "POST", _COMPLETIONS, "account", _HELLO, 401, "it was issued for something else"
+                ),
+            ),
+        ),
+        Profile(
+            "vinfer",
+            limited=("read-write",),
+            workspace="production",
+            examples=(
+                Example("campaigns", "GET", "/v1/campaigns", "read-only"),
+                Example("a new campaign", "POST", "/v1/campaigns", "read-write", _CAMPAIGN),
+                Example(
+                    "a read-only key on POST", "POST", "/v1/campaigns", "read-only", _CAMPAIGN, 403, '"read-write"'
+                ),
+                Example("no key", "GET", "/v1/campaigns", "", None, 401, "Include a valid Bearer token"),
+                Example(
+                    "a key in the URL", "GET", "/v1/campaigns?api_key=KEY", "", None, 401, "does not belong in the URL"
+                ),
+            ),
+        ),
+        Profile(
+            "voiceinfra",
+            credential="X-API-Key: ",
+            examples=(
+                Example("an outbound call", "POST", "/v1/calls/outbound", "default", _CALL),
+                Example("no key", "POST", "/v1/calls/outbound", "", _CALL, 401, "Invalid or missing API key."),
+            ),
+        ),
+    )
+}

@@ -1,0 +1,161 @@
+"""What all profiles have in common: their files are made from one base, and `authz demo` takes each of them by name."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.cli.demo import profile_welcome, variable
+from authz.demo.envoy_config import filled
+from authz.demo.processes import DemoError, envoy_binary
+from authz.demo.profiles import PROFILES
+from authz.demo.stack import Stack
+from authz.settings import load_settings
+from tests.integration.test_demo import environ
+from tests.support.profile import ProfileStack
+
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+MAKER = runpy.run_path(str(DEPLOY / "envoy" / "profiles.py"))
+NAMES = sorted(set(PROFILES) - {"default"})
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def test_every_profile_has_its_files() -> None:
+    assert MAKER["names"]() == NAMES
+    assert sorted(path.stem for path in (DEPLOY / "envoy" / "profiles").glob("*.yaml")) == NAMES
+    assert sorted(path.stem for path in (DEPLOY / "profiles").glob("*.yaml")) == sorted(PROFILES)
+
+
+@each
+def test_what_is_in_the_tree_is_what_is_made(name: str) -> None:
+    assert (DEPLOY / "envoy" / "profiles" / f"{name}.yaml").read_text() == MAKER["profile"](name), "make envoy-variant"
+
+
+@each
+def test_envoy_and_authz_take_the_files_as_they_stand(name: str) -> None:
+    command = [str(envoy_binary({})), "--mode", "validate", "-c", str(DEPLOY / "envoy" / "profiles" / f"{name}.yaml")]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    load_settings(DEPLOY / "profiles" / f"{name}.yaml", {}, with_secrets=False)
+
+
+@each
+def test_an_overlay_takes_nothing_away_that_protects(name: str) -> None:
+    """The check is on, closed, on every route but those to authz's own doors; identity is stripped."""
+    base, made = (
+        yaml.safe_load((DEPLOY / "envoy" / path).read_text()) for path in ("envoy.yaml", f"profiles/{name}.yaml")
+    )
+    before, after = (manager(bootstrap) for bootstrap in (base, made))
+
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert changed <= {"local_reply_config", "http_filters", "route_config"}
+    check, original = (
+        next(one for one in each["http_filters"] if one["name"] == "authz.check")["typed_config"]
+        for each in (after, before)
+    )
+    assert {key for key in original if check[key] != original[key]} <= {"decoder_header_mutation_rules"}
+    (host,) = after["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        off = route.get("typed_per_filter_config", {}).get("authz.check", {}).get("disabled", False)
+        assert off is (route["route"]["cluster"] == "authz_http")
+
+
+def manager(bootstrap: Any) -> dict[str, Any]:
+    found: dict[str, Any] = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0][
+        "typed_config"
+    ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "expected"),
+    [
+        pytest.param({"a": 1, "b": 2}, {"b": 3, "c": {"d": None, "e": 4}}, {"a": 1, "b": 3, "c": {"e": 4}}, id="merge"),
+        pytest.param({"a": 1, "b": None}, {"a": None}, {"b": None}, id="null removes, and a null that is there stays"),
+        pytest.param({"a": [1, 2]}, {"a": [3]}, {"a": [3]}, id="a list replaces"),
+        pytest.param([{"name": "x", "a": 1}], {"x": {"a": 2}}, [{"name": "x", "a": 2}], id="an item by name"),
+        pytest.param([{"name": "x"}, {"name": "y"}], {"x": None}, [{"name": "y"}], id="an item removed"),
+        pytest.param([{"name": "x"}], {"y": {"a": 1}}, [{"name": "y", "a": 1}, {"name": "x"}], id="an item added"),
+        pytest.param([{"a": 1}, {"a": 2}], {1: {"a": 3}}, [{"a": 1}, {"a": 3}], id="an item by place"),
+    ],
+)
+def test_how_an_overlay_is_read(target: object, patch: object, expected: object) -> None:
+    assert MAKER["patched"](target, patch) == expected
+
+
+@pytest.mark.parametrize("patch", [{"7": {}}, {"gone": None}])
+def test_an_overlay_that_misses_is_told(patch: object) -> None:
+    with pytest.raises(ValueError, match="there is no item"):
+        MAKER["patched"]([{"name": "x"}], patch)
+
+
+def test_ports_are_filled_in_everywhere() -> None:
+    text = filled(edge=1, authz=2, log=3, upstream=4, admin=5, http=6, profile="vinfer")
+
+    clusters = json.loads(text)["static_resources"]["clusters"]
+    ports = {
+        one["name"]: one["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"][
+            "port_value"
+        ]
+        for one in clusters
+    }
+    assert ports == {"authz": 2, "authz_log": 3, "authz_http": 6, "upstream": 4}
+
+
+def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "authz", "demo", "--profile", "podstak"]
+
+    ended = subprocess.run(
+        command, env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+
+    told = "there is no profile 'podstak'; there are: default, podstack, vinfer, voiceinfra"
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert told in ended.stderr
+    with pytest.raises(DemoError, match=told):
+        Stack("podstak", port=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        pytest.param(name, keys, marks=pytest.mark.xdist_group(name), id=name)
+        for name, keys in (
+            ("podstack", {"default", "admin", "limited", "account"}),
+            ("vinfer", {"read-only", "read-write", "admin", "limited"}),
+            ("voiceinfra", {"default", "admin", "limited"}),
+        )
+    ],
+)
+def test_what_the_demo_prints(request: pytest.FixtureRequest, name: str, keys: set[str]) -> None:
+    """As JSON; and for people, with lines that work as they are pasted."""
+    stack: ProfileStack = request.getfixturevalue(name)
+    told = stack.describe()
+    assert (told["profile"], set(stack.keys)) == (name, keys)
+
+    exported = "\n".join(f"export {variable(key)}={token}" for key, token in stack.keys.items())
+    text = profile_welcome(stack)
+    assert exported in text
+    for example in stack.profile.examples:
+        line = stack.profile.curl(example, stack.url, variable)
+        assert f"# {example.status}: {example.told}\n{line}\n" in text
+        command = line.replace("curl -i", "curl -s -o /dev/null -w '%{http_code}'")
+        ended = subprocess.run(["bash", "-c", f"{exported}\n{command}"], capture_output=True, text=True, check=True)
+        assert ended.stdout == str(example.status), line
+
+
+@each
+def test_each_tour_is_as_promised(name: str) -> None:
+    command = [sys.executable, "-m", "authz", "demo", "--profile", name, "--port", "0", "--once"]
+
+    ended = subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=120, check=False)
+
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "as promised"), ended.stderr
