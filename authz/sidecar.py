@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import math
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -53,7 +52,7 @@ GRACE_S: Final = 5.0
 CHECK_GRACE_S: Final = 2.0  # a check ends by itself within its time-outs
 IDLE_S: Final = 0.2
 LAME_DUCK_S: Final = 5.0
-LOG_IDLE_S: Final = 0.5  # of the access log: Envoy keeps entries back for some 0.1 s
+LOG_IDLE_S: Final = 1.2  # of the access log: Envoy keeps entries back for 0.1 s as we configure it, for 1 s by default
 LOG_END_S: Final = 3.0
 SETTLE_S: Final = 5.0
 _FIXED: Final = ("listen", "server", "store")  # what a reload cannot change; store.on_error aside
@@ -190,13 +189,8 @@ class Sidecar:
         check, *others = servers
         await self._until(lambda: handler.idle_s() >= IDLE_S, LAME_DUCK_S)
         await check.stop(CHECK_GRACE_S)
-        ended_s = self._clock.monotonic_s()
-
-        def is_told() -> bool:  # also what was let in a moment ago
-            idle_s = log.idle_s()
-            return idle_s == math.inf or min(idle_s, self._clock.monotonic_s() - ended_s) >= LOG_IDLE_S
-
-        await self._until(is_told, LOG_END_S)
+        if others:  # what was let in a moment ago is told in a moment, perhaps on a stream that is not open yet
+            await self._until(lambda: min(handler.idle_s(), log.idle_s()) >= LOG_IDLE_S, LOG_END_S)
         log.close()
         await asyncio.gather(*(server.stop(GRACE_S) for server in others))
 

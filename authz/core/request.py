@@ -16,7 +16,6 @@ class Request:
         context: Envoy's ``context_extensions`` of the route (those that begin with `authz.` are ours).
         max_tokens: The most that the answer may have, as the body says; None: it says nothing, or nothing that can be.
         is_max_sure: False: the body says more of it, in a way that can be read as anything.
-        protocol: `HTTP/1.1`, `HTTP/2`, ...; empty: unknown.
         body: Empty: there is none, or the proxy does not show it. Held out of `repr`.
         is_cut_off: The proxy shows the beginning of the body alone.
     """
@@ -29,7 +28,6 @@ class Request:
     context: Mapping[str, str] = field(default_factory=dict)
     max_tokens: int | None = None
     is_max_sure: bool = True
-    protocol: str = ""
     body: bytes = field(default=b"", repr=False)
     is_cut_off: bool = False
 

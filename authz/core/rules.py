@@ -21,7 +21,6 @@ DEFAULT_READ: Final = 10 * 1024 * 1024  # where a rule with `max_prompt` does no
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"})  # as a rule, not by any law
-_UNANNOUNCED: Final = ("HTTP/2", "HTTP/3")  # a body needs no header there
 
 
 @unique
@@ -66,11 +65,10 @@ def stage_of(context: Mapping[str, str]) -> Stage | None:
 def unjudgeable(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> str:
     """Why the proxy's configuration keeps a rule from being judged; empty: it does not."""
     reading = next((rule.name for rule in rules if rule.max_prompt is not None), None)
-    if reading is None or stage is Stage.HEADERS:
-        return ""
-    if stage is Stage.ONLY:
+    if reading is not None and stage is Stage.ONLY:
         return f"the rule {reading} has max_prompt, and the Envoy route no {STAGE}: the body is not shown"
-    if not request.body and _told_size(request):
+    bounded = any(rule.largest is not None for rule in rules)
+    if bounded and stage is Stage.BODY and not request.body and _told_size(request):
         return f"{STAGE} is body, and no body came: the Envoy filter has no with_request_body"
     return ""
 
@@ -79,7 +77,7 @@ def judge(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> Ref
     """Everything but the prompt."""
     if stage is Stage.BODY and request.is_cut_off:
         return Refusal(Reason.BODY_TOO_LARGE, "it is longer than what is looked at")
-    size = size_of(request)
+    size = size_of(request, stage)
     if size == 0:
         return None
     accepted = [rule.content_types for rule in rules if rule.content_types]
@@ -88,33 +86,38 @@ def judge(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> Ref
     largest = min((rule.largest for rule in rules if rule.largest is not None), default=None)
     if largest is None:
         return None
-    if size is None and stage is not Stage.HEADERS:
+    if size is None and stage is Stage.ONLY:
         return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes, as content-length must tell")
     return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes") if size and size > largest else None
 
 
 def longest_prompt(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> int | None:
     """How many characters the prompt in the body may have; None: the body need not be read, or is not here."""
-    if stage is not Stage.BODY or size_of(request) == 0:
+    if stage is not Stage.BODY or size_of(request, stage) == 0:
         return None
     return min((rule.max_prompt for rule in rules if rule.max_prompt is not None), default=None)
 
 
-def size_of(request: Request) -> int | None:
-    """Of the body, as it is or as it was told: the larger of both. None: there is one, and its size is not told."""
-    told = _told_size(request)
-    return (len(request.body) or None) if told is None else max(told, len(request.body))
+def size_of(request: Request, stage: Stage) -> int | None:
+    """Of the body, as it is or as it was told: the larger of both. None: there may be one that is not seen here."""
+    told, seen = _told_size(request), len(request.body)
+    if told is None:
+        return seen if seen or stage is Stage.BODY else None
+    return max(told, seen)
 
 
 def _told_size(request: Request) -> int | None:
-    """0: there is no body; None: no size is told, or nothing that could be one."""
+    """
+    0: there is no body; None: no size is told, or nothing that could be one.
+
+    Of a body in chunks nothing else is told: Envoy takes `transfer-encoding` away, and HTTP/2 has none.
+    """
     length = request.headers.get("content-length")
     if "transfer-encoding" in request.headers:
         return None
     if length is not None:
         return int(length) if _LENGTH.fullmatch(length) else None
-    unannounced = request.protocol.startswith(_UNANNOUNCED) and request.method not in _BODILESS
-    return None if unannounced else 0
+    return 0 if request.method in _BODILESS else None
 
 
 def _content_type(request: Request) -> str:

@@ -75,7 +75,8 @@ class Profile:
 
     def curl(self, example: Example, url: str, variable: Callable[[str], str]) -> str:
         """For a shell that has the keys in its environment."""
-        parts = ["curl -i", "" if example.method == "GET" else f"-X {example.method}", url + example.path]
+        parts = ["curl -i", "" if example.method == "GET" else f"-X {example.method}"]
+        parts.append(shlex.quote(url + example.path))
         if example.key:
             parts.append(f'-H "{self.credential}${variable(example.key)}"')
         if example.body is not None:

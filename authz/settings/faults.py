@@ -24,9 +24,7 @@ _SHAPES: Final = {
     "too_short": "must not be empty",
     "bool_type": "must be true or false",
 }
-_LATER_FIELDS: Final = re.compile(
-    r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.issuers"
-)
+_LATER_FIELDS: Final = re.compile(r"listen\.(\w+\.tls|forward_auth)|store\.revoke_replicas|keys\.issuers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -513,6 +513,31 @@ def test_check_explains_step_by_step_and_spends_nothing(shell: Shell) -> None:
     assert made["token"] not in shell.run("check", "--path", "/v1/models", "-H", header).stdout
 
 
+def test_check_explains_request_rules(shell: Shell) -> None:
+    """By headers, and by a body if one is given."""
+    rules = "request_rules: {chat: {content_types: [application/json], max_body: 1kB, max_prompt: 5}}"
+    routes = "routes: [{path: /v1/chat, scopes: [read-only], rules: [chat]}]"
+    (shell.folder / "authz.yaml").write_text(f"{rules}\n{routes}\n")
+    (shell.folder / "long.json").write_text('{"prompt": "123456"}')
+    (shell.folder / "fine.json").write_text('{"prompt": "12345"}')
+    made = shell.data(*CREATE)
+    asked = ("check", "--method", "POST", "--path", "/v1/chat", "-H", f"authorization: Bearer {made['token']}")
+    json_too = ("-H", "content-type: application/json")
+
+    plain = shell.data(*asked, "-H", "content-type: text/plain")
+    large = shell.data(*asked, *json_too, "-H", "content-length: 1001")
+    long = shell.data(*asked, *json_too, "--body", "long.json")
+    fine = [shell.data(*asked, *json_too, *more) for more in ((), ("--body", "fine.json"))]
+    absent = shell.run(*asked, "--body", "absent.json")
+
+    reasons = [told["reason"] for told in (plain, large, long, *fine)]
+    assert reasons == ["unsupported_content_type", "body_too_large", "prompt_too_long", "allowed", "allowed"]
+    for told in (plain, large, long):
+        outcomes = {step["step"]: step["outcome"] for step in told["steps"]}
+        assert (outcomes["scope"], outcomes["request rules"], outcomes["limits"]) == ("ok", "fail", "-")
+    assert "No such file" in absent.stderr
+
+
 def test_config_validate_show_schema(shell: Shell, tmp_path: Path) -> None:
     """Show masks what is secret and is itself a valid configuration; the schema describes it."""
     (tmp_path / "authz.yaml").write_text("store: {url: 'redis://user:planted@127.0.0.1:6379'}\n")

@@ -7,7 +7,7 @@ import pytest
 
 from authz.admin.keys import KeyConflictError
 from authz.demo.tour import Answer, ask
-from tests.support.profile import ProfileStack, as_sent, under_load, wait_for
+from tests.support.profile import PLENTY, ProfileStack, as_sent, under_load, wait_for
 
 
 pytestmark = pytest.mark.xdist_group("vinfer")
@@ -195,11 +195,11 @@ def test_a_revoked_key_is_told_so_before_a_word_about_scopes(vinfer: ProfileStac
 
 def test_rotation_without_downtime_as_the_page_has_it(vinfer: ProfileStack) -> None:
     """A new key with the same scope, deployed, verified, and the old one revoked: no request fails on the way."""
-    old = vinfer.key("read-write")
+    old = vinfer.key("read-write", limits=PLENTY)
     deployed = [old.token]
     with under_load(lambda: vinfer.ask("POST", "/v1/campaigns", deployed[0], {})) as answers:
         wait_for(answers, 10)
-        new = vinfer.key("read-write")
+        new = vinfer.key("read-write", limits=PLENTY)
         assert vinfer.ask("POST", "/v1/campaigns", new.token, {}).status == 200
         deployed[0] = new.token
         wait_for(answers, 10)  # every client has taken up the new one
@@ -212,7 +212,7 @@ def test_rotation_without_downtime_as_the_page_has_it(vinfer: ProfileStack) -> N
 
 def test_rotation_without_downtime_in_one_step(vinfer: ProfileStack) -> None:
     """`keys rotate`: the old token lives on for the grace time, so both pass while it is deployed."""
-    key = vinfer.key("read-write")
+    key = vinfer.key("read-write", limits=PLENTY)
     renewed = [key.token]
     with (
         under_load(lambda: vinfer.ask("POST", "/v1/campaigns", key.token, {}), clients=1) as with_old,

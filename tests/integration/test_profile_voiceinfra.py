@@ -8,7 +8,7 @@ import pytest
 
 from authz.admin.keys import KeyConflictError
 from authz.demo.tour import Answer, ask
-from tests.support.profile import ProfileStack, as_sent, under_load, wait_for
+from tests.support.profile import PLENTY, ProfileStack, as_sent, under_load, wait_for
 
 
 pytestmark = pytest.mark.xdist_group("voiceinfra")
@@ -159,10 +159,10 @@ def test_a_stream_that_was_admitted_goes_on(voiceinfra: ProfileStack) -> None:
 
 def test_a_key_is_replaced_without_a_failed_request(voiceinfra: ProfileStack) -> None:
     """Make another, switch over, verify, revoke the old one: as the page says."""
-    old = voiceinfra.key()
+    old = voiceinfra.key(limits=PLENTY)
     used = [old.token]
     with under_load(lambda: voiceinfra.ask("POST", OUTBOUND, used[0], CALL), clients=2) as answers:
-        new = voiceinfra.key()
+        new = voiceinfra.key(limits=PLENTY)
         assert voiceinfra.ask("POST", OUTBOUND, new.token, CALL).status == 200
         used[0] = new.token
         wait_for(answers, 20)

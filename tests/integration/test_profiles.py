@@ -1,6 +1,7 @@
 """What all profiles have in common: their files are made from one base, and `authz demo` takes each of them by name."""
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -159,3 +160,34 @@ def test_each_tour_is_as_promised(name: str) -> None:
     ended = subprocess.run(command, env=environ(), capture_output=True, text=True, timeout=120, check=False)
 
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "as promised"), ended.stderr
+
+
+@each
+def test_each_promise_has_its_test(name: str) -> None:
+    """Rows without a gap, and no test that is not there."""
+    page = (DEPLOY.parent / "docs" / "profiles" / f"{name}.md").read_text()
+    rows = [
+        [cell.strip() for cell in row] for row in re.findall(r"^\|(.*?)\|(.*?)\|(.*?)\|(.*?)\|$", page, re.MULTILINE)
+    ]
+    promises = [row for row in rows if row[0].isdigit()]
+    tests = set(
+        re.findall("^def (test_[a-z0-9_]+)", Path(__file__).with_name(f"test_profile_{name}.py").read_text(), re.M)
+    )
+
+    assert [row[0] for row in promises] == [str(number) for number in range(1, len(promises) + 1)]
+    assert len(promises) == page.count("\n| ") - 1
+    for row in promises:
+        assert all(row)
+        assert re.fullmatch("`test_[a-z0-9_]+`(, `test_[a-z0-9_]+`)*", row[3])
+    assert set(re.findall("`(test_[a-z0-9_]+)`", page)) <= tests
+
+
+def test_the_overlay_of_the_page() -> None:
+    page = (DEPLOY.parent / "docs" / "profiles" / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    base = yaml.safe_load((DEPLOY / "envoy" / "envoy.yaml").read_text())
+
+    (host,) = manager(MAKER["patched"](base, yaml.safe_load(block)))["route_config"]["virtual_hosts"]
+
+    assert [route["match"]["prefix"] for route in host["routes"]] == ["/api/", "/api/", "/"]
+    assert all(f"[{name}]({name}.md)" in page for name in NAMES)

@@ -141,7 +141,7 @@ class Metered(Stack):
             data = Path(self.environ["AUTHZ_DATA"])
             async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S, data=data) as store:
                 pipeline = authorizer(configuration, StoreParts.on(store, clock, Silent()), clock)
-                asked = Request("POST", CHAT, headers={"authorization": f"Bearer {key.token}"})
+                asked = Request("GET", "/v1/models", headers={"authorization": f"Bearer {key.token}"})
                 return await pipeline.check(asked, spend=False)
 
         decision = asyncio.run(run())

@@ -15,11 +15,13 @@ import yaml
 
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, NewKey
+from authz.core.bucket import Limit
 from authz.demo.stack import Stack
 from authz.demo.tour import Answer, ask
 
 
 PATIENCE_S: Final = 15.0
+PLENTY: Final = {"requests": Limit(10**6, 1)}
 
 
 class ProfileStack(Stack):

@@ -119,9 +119,8 @@ def test_the_body(raw_body: bytes, body: str, expected: bytes) -> None:
     """`pack_as_bytes` decides where Envoy puts it."""
     request = check_request("POST")
     request.attributes.request.http.raw_body, request.attributes.request.http.body = raw_body, body
-    request.attributes.request.http.protocol = "HTTP/2"
 
-    assert (decoded(request).body, decoded(request).protocol) == (expected, "HTTP/2")
+    assert decoded(request).body == expected
     assert not decoded(request).is_cut_off
 
 

@@ -101,11 +101,12 @@ def test_unknown_fields(tmp_path: Path, text: str, expected: str) -> None:
         pytest.param("request_rules: {chat: {content_types: []}}",
                      "request_rules.chat.content_types: must not be empty", id="no content type"),
         pytest.param("request_rules: {chat: {content_types: ['application/json; charset=utf-8']}}",
-                     "request_rules.chat.content_types[0]: must be a media type without parameters, such as application/json",
+                     "request_rules.chat.content_types[0]: must be a media type without parameters, such as "
+                     "application/json",
                      id="a content type with a parameter"),
         pytest.param("request_rules: {chat: {max_body: 10 megabytes}}",
-                     "request_rules.chat.max_body: must be a size: whole bytes, or a whole number and B, kB, MB, GB, KiB, "
-                     "MiB or GiB", id="no size"),
+                     "request_rules.chat.max_body: must be a size: whole bytes, or a whole number and B, kB, MB, GB, "
+                     "KiB, MiB or GiB", id="no size"),
         pytest.param("request_rules: {chat: {max_body: 0}}",
                      "request_rules.chat.max_body: the size must be from 1 to 1000000000000 bytes", id="size zero"),
         pytest.param("request_rules: {chat: {max_prompt: '5'}}",
@@ -113,7 +114,8 @@ def test_unknown_fields(tmp_path: Path, text: str, expected: str) -> None:
         pytest.param("request_rules: {chat: {max_prompt: 0}}",
                      "request_rules.chat.max_prompt: must be greater than or equal to 1", id="no character"),
         pytest.param("request_rules: {chat: {max_promt: 5, max_body: 5}}",
-                     "request_rules.chat.max_promt: unknown field (did you mean 'max_prompt'?)", id="no such rule's field"),
+                     "request_rules.chat.max_promt: unknown field (did you mean 'max_prompt'?)",
+                     id="no such rule's field"),
         pytest.param("store: {url: 'http://x'}",
                      "store.url: must be 'embedded' or redis://, rediss://, unix:// or redis+cluster:// and an address",
                      id="no store"),

@@ -78,7 +78,6 @@ def decode(message: bytes) -> Request:
         context=dict(attributes.context_extensions),
         max_tokens=asked,
         is_max_sure=is_sure,
-        protocol=http.protocol,
         body=http.raw_body or http.body.encode(),
         is_cut_off=headers_sent.get(_CUT_OFF, "").lower() == "true",
     )
