@@ -1,17 +1,23 @@
 """The profiles of `authz demo`: which keys each one has, and what its API's documentation shows."""
 
 import json
+import secrets
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from authz.adapters.jwt.signer import JwtSigner
 from authz.admin.keys import NewKey
+from authz.admin.users import NewUser
 from authz.app import SystemClock, keyring
 from authz.core.bucket import Limit
 from authz.ports import NewToken
-from authz.settings import Configuration, Settings
+from authz.settings import Settings
+
+
+if TYPE_CHECKING:
+    from authz.demo.stack import Stack
 
 
 LIMITED: Final = Limit(5, 60)
@@ -42,17 +48,18 @@ class Profile:
     """
     Args:
         credential: The header line of a key, before the key.
-        limited: Scopes of the key `limited`.
+        limited, admin: Scopes of the keys that are called so.
         workspace: Of all keys.
-        tokens: Credentials beside keys, by name.
+        tokens: Credentials beside keys, by name, for a stack in which everything answers.
         examples: The first one is allowed for the key `limited`. Empty: the default profile has its own.
     """
 
     name: str
     credential: str = "Authorization: Bearer "
     limited: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ("admin",)
     workspace: str = ""
-    tokens: Callable[[Configuration], Mapping[str, str]] | None = None
+    tokens: "Callable[[Stack], Mapping[str, str]] | None" = None
     examples: tuple[Example, ...] = ()
 
     def headers(self, token: str) -> dict[str, str]:
@@ -65,7 +72,7 @@ class Profile:
         if any(route.scopes for route in settings.routes):
             known = dict.fromkeys(name for scope, more in settings.scopes.items() for name in (scope, *more))
             wanted = {name: self._key(name, name) for name in reversed(known)}
-        wanted.setdefault("admin", self._key("admin", "admin"))
+        wanted["admin"] = self._key("admin", *self.admin)
         limits = {"requests": LIMITED}
         wanted["limited"] = NewKey("demo limited", scopes=self.limited, workspace=self.workspace, limits=limits)
         yield from wanted.items()
@@ -84,25 +91,51 @@ class Profile:
         return " ".join(part for part in parts if part)
 
 
-def account_token(configuration: Configuration) -> dict[str, str]:
+def account_token(stack: "Stack") -> dict[str, str]:
     """As the account's own service would sign it: by the same keyring, for another audience."""
     now_s = int(SystemClock().now_s())
     token = NewToken(
         subject="user_demo", jti="account_demo", workspace="", scopes=(), issued_at_s=now_s, expires_at_s=None
     )
-    return {"account": JwtSigner(keyring(configuration), ACCOUNT).sign(token)}
+    return {"account": JwtSigner(keyring(stack.configuration()), ACCOUNT).sign(token)}
+
+
+def portal_session(stack: "Stack") -> dict[str, str]:
+    """Of a user made for it, who may nothing but what every user may."""
+    from authz.demo.tour import ask  # noqa: PLC0415 - which knows the profiles
+
+    name, password = f"demo-{secrets.token_hex(4)}", secrets.token_urlsafe()
+    stack.add_user(NewUser(name), password)
+    http = int(stack.address("http").rpartition(":")[2])
+    told = ask(http, "POST", "/authz/v1/login", body={"username": name, "password": password})
+    return {"session": told.json["token"]}
 
 
 _CALL: Final = {"agent_id": "agent_abc123", "from_number": "+18005551234", "to_number": "+14155550100"}
 _CAMPAIGN: Final = {"name": "Spring renewals"}
 _HELLO: Final = {"model": "meta-llama/Llama-3.1-8B-Instruct", "messages": [{"role": "user", "content": "Hello!"}]}
 _EMBED: Final = {"model": "mock-embedding", "input": "Hello!"}
+_CHAT: Final = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello!"}]}
+_APP_KEY: Final = {"name": "my-app-key"}
 _COMPLETIONS: Final = "/inference/v1/chat/completions"
 
 PROFILES: Final[Mapping[str, Profile]] = {
     profile.name: profile
     for profile in (
         Profile("default", limited=("read-write",)),
+        Profile(
+            "inferexai",
+            tokens=portal_session,
+            examples=(
+                Example("a chat completion", "POST", "/v1/chat/completions", "default", _CHAT, says='"usage"'),
+                Example("the models", "GET", "/v1/models", "default"),
+                Example("a user's new key", "POST", "/portal/keys", "session", _APP_KEY, says='"sk-live-eyJ'),
+                Example("the user's keys, whole", "GET", "/portal/keys", "session", says='"token":"sk-live-eyJ'),
+                Example("an API key there", "GET", "/portal/keys", "default", None, 401, "send the session token"),
+                Example("a session here", "GET", "/v1/models", "session", None, 401, "send an API key"),
+                Example("no key", "GET", "/v1/models", "", None, 401, "No API key was sent"),
+            ),
+        ),
         Profile(
             "podstack",
             tokens=account_token,

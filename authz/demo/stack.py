@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from authz.adapters.logs.silent import Silent
+from authz.adapters.redis.client import Store
 from authz.adapters.redis.embedded import EmbeddedStore
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, KeyAdmin, NewKey
-from authz.app import PATIENCE_S, key_admin, open_store
+from authz.admin.users import NewUser
+from authz.app import PATIENCE_S, key_admin, open_store, user_admin
 from authz.core.keyrecord import KeyRecord
 from authz.demo.envoy_config import filled, shipped
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port, inherited, is_free, python_module
@@ -161,12 +163,11 @@ class Stack:
                 self.processes[name].stop()
 
     def _create_keys(self) -> None:
-        configuration = self.configuration()
-        for name, new in self.profile.keys(configuration.settings):
+        for name, new in self.profile.keys(self.configuration().settings):
             made = self.create_key(new)
             self.keys[name], self.records[name] = made.token, made.record
         if self.profile.tokens is not None:
-            self.keys |= self.profile.tokens(configuration)
+            self.keys |= self.profile.tokens(self)
 
     def create_key(self, new: NewKey) -> IssuedKey:
         return self._administer(lambda admin: admin.create(new, COMMAND_LINE))
@@ -175,12 +176,20 @@ class Stack:
         """By id or display prefix; in effect when this returns."""
         return self._administer(lambda admin: admin.revoke(key, reason, COMMAND_LINE))[0]
 
+    def add_user(self, new: NewUser, password: str) -> KeyRecord:
+        return self._in_store(
+            lambda configuration, store: user_admin(configuration, store, Silent()).add(new, password, COMMAND_LINE)
+        )
+
     def _administer(self, act: Callable[[KeyAdmin], Awaitable[T]]) -> T:
+        return self._in_store(lambda configuration, store: act(key_admin(configuration, store, Silent())))
+
+    def _in_store(self, act: Callable[[Configuration, Store], Awaitable[T]]) -> T:
         async def run() -> T:
             configuration = self.configuration()
             data = Path(self.environ["AUTHZ_DATA"])
             async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S, data=data) as store:
-                return await act(key_admin(configuration, store, Silent()))
+                return await act(configuration, store)
 
         return asyncio.run(run())
 

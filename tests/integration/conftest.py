@@ -15,6 +15,12 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
+def inferexai() -> Iterator[ProfileStack]:
+    with ProfileStack("inferexai") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def podstack() -> Iterator[ProfileStack]:
     with ProfileStack("podstack") as running:
         yield running

@@ -13,9 +13,10 @@ import yaml
 
 from authz.cli.demo import profile_welcome, variable
 from authz.demo.envoy_config import filled
-from authz.demo.processes import DemoError, envoy_binary
+from authz.demo.processes import DemoError, Process, envoy_binary, free_port
 from authz.demo.profiles import PROFILES
 from authz.demo.stack import Stack
+from authz.demo.tour import ask
 from authz.settings import load_settings
 from tests.integration.test_demo import environ
 from tests.support.profile import ProfileStack
@@ -24,6 +25,8 @@ from tests.support.profile import ProfileStack
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MAKER = runpy.run_path(str(DEPLOY / "envoy" / "profiles.py"))
 NAMES = sorted(set(PROFILES) - {"default"})
+AWAY = {"message": "Authorization is unavailable, try again."}
+UPSTREAM_AWAY = {"message": "The upstream is unavailable, try again."}
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -98,6 +101,38 @@ def test_an_overlay_that_misses_is_told(patch: object) -> None:
         MAKER["patched"]([{"name": "x"}], patch)
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "error"),
+    [
+        (
+            "podstack",
+            "/inference/v1/models",
+            AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},
+        ),
+        ("voiceinfra", "/v1/calls", AWAY | {"code": "unavailable"}),
+        ("vinfer", "/v1/campaigns", AWAY | {"code": "unavailable", "details": {}}),
+        ("vinfer", "/v1/api-keys", UPSTREAM_AWAY | {"code": "unavailable", "details": {}}),
+        ("vinfer", "/v1/api-keys/key_x", UPSTREAM_AWAY | {"code": "unavailable", "details": {}}),
+    ],
+)
+def test_without_authz_nothing_passes_and_it_is_told_in_the_apis_own_shape(
+    tmp_path: Path, name: str, path: str, error: dict[str, object]
+) -> None:
+    edge, admin, away = free_port(), free_port(), free_port()
+    config = tmp_path / "envoy.yaml"
+    config.write_text(filled(edge=edge, authz=away, log=away, upstream=away, admin=admin, http=away, profile=name))
+    command = [str(envoy_binary({})), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
+    envoy = Process("envoy", command, tmp_path / "envoy.log", environ())
+    try:
+        envoy.wait_for(admin, "/ready")
+        answer = ask(edge, "GET", path, headers={"Authorization": "Bearer x", "X-API-Key": "x"})
+    finally:
+        envoy.stop()
+
+    assert (answer.status, answer.json) == (503, {"error": error})
+    assert (answer.headers["content-type"], answer.headers["retry-after"]) == ("application/json", "1")
+
+
 def test_ports_are_filled_in_everywhere() -> None:
     text = filled(edge=1, authz=2, log=3, upstream=4, admin=5, http=6, profile="vinfer")
 
@@ -118,7 +153,7 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
         command, env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
 
-    told = "there is no profile 'podstak'; there are: default, podstack, vinfer, voiceinfra"
+    told = f"there is no profile 'podstak'; there are: {', '.join(PROFILES)}"
     assert (ended.returncode, ended.stdout) == (2, "")
     assert told in ended.stderr
     with pytest.raises(DemoError, match=told):
@@ -130,6 +165,7 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     [
         pytest.param(name, keys, marks=pytest.mark.xdist_group(name), id=name)
         for name, keys in (
+            ("inferexai", {"default", "admin", "limited", "session"}),
             ("podstack", {"default", "admin", "limited", "account"}),
             ("vinfer", {"read-only", "read-write", "admin", "limited"}),
             ("voiceinfra", {"default", "admin", "limited"}),
@@ -171,7 +207,9 @@ def test_each_promise_has_its_test(name: str) -> None:
     ]
     promises = [row for row in rows if row[0].isdigit()]
     tests = set(
-        re.findall("^def (test_[a-z0-9_]+)", Path(__file__).with_name(f"test_profile_{name}.py").read_text(), re.M)
+        re.findall(
+            "^def (test_[a-z0-9_]+)", Path(__file__).with_name(f"test_profile_{name}.py").read_text(), re.MULTILINE
+        )
     )
 
     assert [row[0] for row in promises] == [str(number) for number in range(1, len(promises) + 1)]
