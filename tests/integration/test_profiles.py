@@ -105,6 +105,16 @@ def test_an_overlay_that_misses_is_told(patch: object) -> None:
     ("name", "path", "error"),
     [
         (
+            "inferexai",
+            "/v1/models",
+            AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},
+        ),
+        (
+            "inferexai",
+            "/portal/keys",
+            UPSTREAM_AWAY | {"type": "server_error", "param": None, "code": "upstream_unavailable"},
+        ),
+        (
             "podstack",
             "/inference/v1/models",
             AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},

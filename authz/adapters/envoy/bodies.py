@@ -23,8 +23,8 @@ def max_tokens(metadata: Mapping[str, Any], path: str) -> tuple[int | None, bool
     The most tokens that the answer may have: the largest maximum that is given, for each of `n` choices (None: none is
     given); and whether that is all that was asked for.
 
-    It is not where one of these numbers is none that an API would take (a fraction, below 1, beyond any bucket): whoever
-    reads the body may make something else of it.
+    It is not where one of these numbers is none that an API would take (a fraction, below 1, beyond any bucket):
+    whoever reads the body may make something else of it.
     """
     if REQUEST not in metadata:
         return None, True
