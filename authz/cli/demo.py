@@ -131,6 +131,14 @@ def profile_welcome(stack: Stack) -> str:
         f"# {example.status}: {example.told}\n{profile.curl(example, stack.url, variable)}"
         for example in profile.examples
     )
+    lines += "".join(
+        f"\n# 200: {name} logs in\ncurl -i -X POST {stack.url}{profile.login} -H 'Content-Type: application/json' "
+        f'-d \'{{"username": "{name}", "password": "{password}"}}\''
+        for name, password in stack.passwords.items()
+    )
+    if stack.certificate is not None:
+        first = profile.curl(profile.examples[0], stack.url_tls, variable)
+        lines += f"\n# the first one by TLS\n{first} --cacert {stack.certificate}"
     limited = profile.curl(replace(profile.examples[0], key="limited"), stack.url, variable)
     return f"""
 Envoy protects a mock API on {stack.url} as {profile.name} has it (docs/profiles/{profile.name}.md). Its keys:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authz.adapters.jwt.signer import JwtSigner
 from authz.admin.keys import NewKey
-from authz.admin.users import NewUser
+from authz.admin.users import NewUser, UserExistsError
 from authz.app import SystemClock, keyring
 from authz.core.bucket import Limit
 from authz.ports import NewToken
@@ -51,6 +51,8 @@ class Profile:
         limited, admin: Scopes of the keys that are called so.
         workspace: Of all keys.
         tokens: Credentials beside keys, by name, for a stack in which everything answers.
+        login: Where users log in, through Envoy.
+        tls: There is a listener for it, with a certificate made for the demo.
         examples: The first one is allowed for the key `limited`. Empty: the default profile has its own.
     """
 
@@ -60,6 +62,8 @@ class Profile:
     admin: tuple[str, ...] = ("admin",)
     workspace: str = ""
     tokens: "Callable[[Stack], Mapping[str, str]] | None" = None
+    login: str = ""
+    tls: bool = False
     examples: tuple[Example, ...] = ()
 
     def headers(self, token: str) -> dict[str, str]:
@@ -111,12 +115,29 @@ def portal_session(stack: "Stack") -> dict[str, str]:
     return {"session": told.json["token"]}
 
 
+def inferno_session(stack: "Stack") -> dict[str, str]:
+    """Of the user `admin`, who logs in as the page shows it. In a store that has one already another is made."""
+    from authz.demo.tour import ask  # noqa: PLC0415 - which knows the profiles
+
+    name, password = "admin", secrets.token_urlsafe()
+    try:
+        stack.add_user(NewUser(name, scopes=("admin",)), password)
+    except UserExistsError:
+        name = f"admin-{secrets.token_hex(4)}"
+        stack.add_user(NewUser(name, scopes=("admin",)), password)
+    stack.passwords[name] = password
+    told = ask(stack.port, "POST", stack.profile.login, body={"username": name, "password": password})
+    return {"session": told.json["token"]}
+
+
 _CALL: Final = {"agent_id": "agent_abc123", "from_number": "+18005551234", "to_number": "+14155550100"}
 _CAMPAIGN: Final = {"name": "Spring renewals"}
 _HELLO: Final = {"model": "meta-llama/Llama-3.1-8B-Instruct", "messages": [{"role": "user", "content": "Hello!"}]}
 _EMBED: Final = {"model": "mock-embedding", "input": "Hello!"}
 _CHAT: Final = {"model": "mock-chat", "messages": [{"role": "user", "content": "Hello!"}]}
 _APP_KEY: Final = {"name": "my-app-key"}
+_PROMPT: Final = {"prompt": "Hello, world!", "model": "llama-7b"}
+_PRODUCTION: Final = {"name": "production-key", "permissions": ["read_models", "run_inference"], "expires_in_days": 90}
 _COMPLETIONS: Final = "/inference/v1/chat/completions"
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -134,6 +155,21 @@ PROFILES: Final[Mapping[str, Profile]] = {
                 Example("an API key there", "GET", "/portal/keys", "default", None, 401, "send the session token"),
                 Example("a session here", "GET", "/v1/models", "session", None, 401, "send an API key"),
                 Example("no key", "GET", "/v1/models", "", None, 401, "No API key was sent"),
+            ),
+        ),
+        Profile(
+            "inferno",
+            limited=("read_models",),
+            tokens=inferno_session,
+            login="/api/v1/auth/login",
+            tls=True,
+            examples=(
+                Example("the models", "GET", "/api/v1/models", "read_models"),
+                Example("inference", "POST", "/api/v1/inference", "run_inference", _PROMPT, says='"model":"llama-7b"'),
+                Example("the login's token", "POST", "/api/v1/inference", "session", _PROMPT),
+                Example("a new key", "POST", "/api/v1/auth/api-keys", "session", _PRODUCTION, says='"key":"sk-live-'),
+                Example("no permission", "POST", "/api/v1/inference", "read_models", _PROMPT, 403, "PERMISSION_DENIED"),
+                Example("no key", "GET", "/api/v1/models", "", None, 401, "AUTHENTICATION_FAILED"),
             ),
         ),
         Profile(

@@ -21,6 +21,7 @@ from authz.admin.keys import IssuedKey, KeyAdmin, NewKey
 from authz.admin.users import NewUser
 from authz.app import PATIENCE_S, key_admin, open_store, user_admin
 from authz.core.keyrecord import KeyRecord
+from authz.demo.certificate import make_certificate
 from authz.demo.envoy_config import filled, shipped
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port, inherited, is_free, python_module
 from authz.demo.profiles import PROFILES
@@ -59,8 +60,11 @@ class Stack:
         self.processes: dict[str, Process] = {}
         self.keys: dict[str, str] = {}  # name → token
         self.records: dict[str, KeyRecord] = {}
+        self.passwords: dict[str, str] = {}  # of users, by name
         self.admin_port = free_port()
         self.upstream_port = free_port()
+        self.tls_port = free_port() if self.profile.tls else 0
+        self.certificate: Path | None = None  # of the TLS listener, where there is one
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
@@ -80,6 +84,10 @@ class Stack:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url_tls(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
 
     def address(self, listener: str) -> str:
         return self.environ[f"AUTHZ_LISTEN__{listener.upper()}"]
@@ -104,6 +112,8 @@ class Stack:
             "console": None,
             "store": self.store_url,
             "keys": self.keys,
+            **({"passwords": self.passwords} if self.passwords else {}),
+            **({"envoy_tls": self.url_tls, "certificate": str(self.certificate)} if self.certificate else {}),
         }
 
     def died(self) -> Process | None:
@@ -113,6 +123,8 @@ class Stack:
     def _prepare(self) -> None:
         self._config_file = self.folder / "authz.yaml"
         self._config_file.write_text(shipped(f"profiles/{self.profile.name}.yaml"))
+        if self.profile.tls:
+            self.certificate = make_certificate(self.folder)
         self.environ.pop("AUTHZ_CONFIG", None)
         self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
         self.environ.setdefault("AUTHZ_PEPPER", secrets.token_urlsafe(48))
@@ -142,6 +154,8 @@ class Stack:
             http=http,
             upstream=self.upstream_port,
             admin=self.admin_port,
+            tls=self.tls_port,
+            certificate=self.certificate,
             profile=self.profile.name,
         )
 

@@ -1,6 +1,6 @@
 """
-The API behind the demo: OpenAI's endpoints (below `/inference/v1` too), Anthropic's messages, and the collections of a
-voice API, answered without a model.
+The API behind the demo: OpenAI's endpoints (below `/inference/v1` too), Anthropic's messages, the collections of a
+voice API, and below `/api/v1` those of an inference server, answered without a model.
 
     python -m authz.demo.upstream --port N [--host 127.0.0.1]
 
@@ -42,6 +42,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MODELS: Final = ("mock-chat", "mock-embedding", "mock-transcribe")  # those listed; every other name is answered as well
 COLLECTIONS: Final = ("agents", "analytics", "calls", "campaigns", "transcriptions")
+SERVED: Final = ("audit-logs", "cache", "config", "metrics", "models", "queue", "users")  # below /api/v1
 CREATED: Final = 1_700_000_000
 MAX_BODY: Final = 10 * 1024 * 1024
 MAX_UPLOAD: Final = 25 * 1024 * 1024
@@ -113,6 +114,15 @@ class MessagesRequest(_Strict):
 
 _Tokens = Annotated[list[int], Field(min_length=1)]
 _Text = Annotated[str, Field(min_length=1)]
+
+
+class InferenceRequest(_Strict):
+    """Of the server below `/api/v1`."""
+
+    model: str = Field(min_length=1)
+    prompt: str
+    max_tokens: int | None = Field(default=None, ge=1)
+    stream: bool = False
 
 
 class EmbeddingRequest(_Strict):
@@ -218,6 +228,23 @@ async def _message_events(head: dict[str, object], answer: list[str], reason: st
     yield _typed("message_stop")
 
 
+async def inference(request: Request) -> Response:
+    asked = await _parsed(request, InferenceRequest)
+    answer, _ = _answer([ChatMessage(role="user", content=asked.prompt)], asked.max_tokens)
+    spent = _words(asked.prompt)
+    usage = {"prompt_tokens": spent, "completion_tokens": len(answer), "total_tokens": spent + len(answer)}
+    if asked.stream or request.scope["path"].endswith("/stream"):
+        return StreamingResponse(_inference_events(asked.model, answer, usage), media_type="text/event-stream")
+    return _json({"model": asked.model, "output": " ".join(answer), "usage": usage})
+
+
+async def _inference_events(model: str, answer: list[str], usage: dict[str, int]) -> AsyncIterator[str]:
+    for word in answer:
+        yield _event({"model": model, "token": word})
+        await asyncio.sleep(PAUSE_SECONDS)
+    yield _event({"model": model, "done": True, "usage": usage})
+
+
 async def embeddings(request: Request) -> Response:
     asked = await _parsed(request, EmbeddingRequest)
     spent = sum(_words(item) if isinstance(item, str) else len(item) for item in asked.items)
@@ -290,8 +317,9 @@ async def model(request: Request) -> Response:
 
 
 async def resource(request: Request) -> Response:
-    """A collection of a voice API, or one thing in it: nothing is kept, what was sent is said again."""
-    collection, name = request.scope["path"].split("/")[2], str(request.path_params.get("name", ""))
+    """A collection, or one thing in it: nothing is kept, what was sent is said again."""
+    collection = request.scope["path"].removeprefix("/api").split("/")[2]
+    name = str(request.path_params.get("name", ""))
     try:
         sent = json.loads(await _body(request, MAX_BODY) or b"{}")
     except (ValueError, RecursionError):
@@ -430,9 +458,12 @@ def create_app() -> ASGIApp:
             Route("/healthz", healthz),
             *_inference("/v1"),
             *_inference("/inference/v1"),
+            *(Route(f"/api/v1/inference{name}", inference, methods=["POST"]) for name in ("", "/stream")),
+            Route("/api/v1/models/echo", echo),
             *(
-                Route(f"/v1/{collection}{name}", resource, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-                for collection in COLLECTIONS
+                Route(f"{base}/{collection}{name}", resource, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+                for base, collections in (("/v1", COLLECTIONS), ("/api/v1", SERVED))
+                for collection in collections
                 for name in ("", "/{name:path}")
             ),
         ],

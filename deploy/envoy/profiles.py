@@ -6,7 +6,8 @@ Writes profiles/NAME.yaml, whole, for every overlays/NAME.yaml: envoy.yaml with 
 An overlay is a JSON merge patch (RFC 7386): mappings are merged, `null` removes, everything else replaces. One thing is
 added. Where envoy.yaml has a list and the overlay a mapping, the mapping's keys tell which of the items are meant: by
 their `name`, or by their place (from 0) where they have none. A name that is not there is a new item, put before the
-others, as the first route that matches counts.
+others, as the first route that matches counts; with `after: NAME` behind that one; with `like: NAME` behind it as well,
+and made from what it has become by then.
 """
 # ruff: noqa: INP001 -- it stands alone
 
@@ -56,14 +57,24 @@ def patched(target: Any, patch: Any) -> Any:
 def _items(target: list[Any], patch: dict[str, Any]) -> list[Any]:
     named = {_key(item, place): item for place, item in enumerate(target)}
     added = []
+    behind: dict[str, list[Any]] = {name: [] for name in named}
     for key, change in patch.items():
         if key in named:
             named[key] = None if change is None else patched(named[key], change)
         elif key.isdigit() or change is None:
             raise ValueError(f"there is no item {key}")
         else:
-            added.append({"name": key, **patched(None, change)})
-    return [*added, *(item for item in named.values() if item is not None)]
+            after = change.get("like") or change.get("after")
+            whole = patched(named.get(change.get("like")), {**change, "like": None, "after": None})
+            item = {"name": key} | whole | {"name": key}
+            if after is None:
+                added.append(item)
+            elif named.get(after) is None:
+                raise ValueError(f"there is no item {after}")
+            else:
+                behind[after].append(item)
+    kept = (each for name, item in named.items() for each in (item, *behind[name]))
+    return [*added, *(item for item in kept if item is not None)]
 
 
 def _key(item: Any, place: int) -> str:

@@ -21,6 +21,12 @@ def inferexai() -> Iterator[ProfileStack]:
 
 
 @pytest.fixture(scope="session")
+def inferno() -> Iterator[ProfileStack]:
+    with ProfileStack("inferno") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def podstack() -> Iterator[ProfileStack]:
     with ProfileStack("podstack") as running:
         yield running

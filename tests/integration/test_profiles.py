@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from authz.cli.demo import profile_welcome, variable
+from authz.demo.certificate import make_certificate
 from authz.demo.envoy_config import filled
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port
 from authz.demo.profiles import PROFILES
@@ -27,6 +28,13 @@ MAKER = runpy.run_path(str(DEPLOY / "envoy" / "profiles.py"))
 NAMES = sorted(set(PROFILES) - {"default"})
 AWAY = {"message": "Authorization is unavailable, try again."}
 UPSTREAM_AWAY = {"message": "The upstream is unavailable, try again."}
+INFERNO = {"read_models", "write_models", "delete_models", "run_inference", "manage_cache", "read_metrics"} | {
+    "write_config",
+    "manage_users",
+    "view_audit_logs",
+    "use_streaming",
+    "manage_queue",
+}
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -42,8 +50,12 @@ def test_what_is_in_the_tree_is_what_is_made(name: str) -> None:
 
 
 @each
-def test_envoy_and_authz_take_the_files_as_they_stand(name: str) -> None:
-    command = [str(envoy_binary({})), "--mode", "validate", "-c", str(DEPLOY / "envoy" / "profiles" / f"{name}.yaml")]
+def test_envoy_and_authz_take_the_files_as_they_stand(tmp_path: Path, name: str) -> None:
+    """But for a certificate, which is the reader's."""
+    config, made = tmp_path / "envoy.yaml", make_certificate(tmp_path)
+    text = (DEPLOY / "envoy" / "profiles" / f"{name}.yaml").read_text()
+    config.write_text(text.replace("/etc/envoy/tls", str(made.parent)))
+    command = [str(envoy_binary({})), "--mode", "validate", "-c", str(config)]
 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -70,12 +82,13 @@ def test_an_overlay_takes_nothing_away_that_protects(name: str) -> None:
     for route in host["routes"]:
         off = route.get("typed_per_filter_config", {}).get("authz.check", {}).get("disabled", False)
         assert off is (route["route"]["cluster"] == "authz_http")
+    for place, listener in enumerate(made["static_resources"]["listeners"]):
+        assert manager(made, place) | {"stat_prefix": "edge"} == after, listener["name"]
 
 
-def manager(bootstrap: Any) -> dict[str, Any]:
-    found: dict[str, Any] = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0][
-        "typed_config"
-    ]
+def manager(bootstrap: Any, listener: int = 0) -> dict[str, Any]:
+    (chain,) = bootstrap["static_resources"]["listeners"][listener]["filter_chains"]
+    found: dict[str, Any] = chain["filters"][0]["typed_config"]
     return found
 
 
@@ -88,6 +101,18 @@ def manager(bootstrap: Any) -> dict[str, Any]:
         pytest.param([{"name": "x", "a": 1}], {"x": {"a": 2}}, [{"name": "x", "a": 2}], id="an item by name"),
         pytest.param([{"name": "x"}, {"name": "y"}], {"x": None}, [{"name": "y"}], id="an item removed"),
         pytest.param([{"name": "x"}], {"y": {"a": 1}}, [{"name": "y", "a": 1}, {"name": "x"}], id="an item added"),
+        pytest.param(
+            [{"name": "x"}, {"name": "z"}],
+            {"y": {"after": "x", "a": 1}},
+            [{"name": "x"}, {"name": "y", "a": 1}, {"name": "z"}],
+            id="an item added behind another",
+        ),
+        pytest.param(
+            [{"name": "x", "a": 1}, {"name": "z"}],
+            {"x": {"a": 2}, "y": {"like": "x", "b": 3}},
+            [{"name": "x", "a": 2}, {"name": "y", "a": 2, "b": 3}, {"name": "z"}],
+            id="an item made from another",
+        ),
         pytest.param([{"a": 1}, {"a": 2}], {1: {"a": 3}}, [{"a": 1}, {"a": 3}], id="an item by place"),
     ],
 )
@@ -95,7 +120,7 @@ def test_how_an_overlay_is_read(target: object, patch: object, expected: object)
     assert MAKER["patched"](target, patch) == expected
 
 
-@pytest.mark.parametrize("patch", [{"7": {}}, {"gone": None}])
+@pytest.mark.parametrize("patch", [{"7": {}}, {"gone": None}, {"y": {"after": "gone"}}, {"y": {"like": "gone"}}])
 def test_an_overlay_that_misses_is_told(patch: object) -> None:
     with pytest.raises(ValueError, match="there is no item"):
         MAKER["patched"]([{"name": "x"}], patch)
@@ -119,6 +144,8 @@ def test_an_overlay_that_misses_is_told(patch: object) -> None:
             "/inference/v1/models",
             AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},
         ),
+        ("inferno", "/api/v1/models", AWAY | {"code": "INTERNAL_ERROR", "details": None}),
+        ("inferno", "/api/v1/auth/api-keys", UPSTREAM_AWAY | {"code": "INTERNAL_ERROR", "details": None}),
         ("voiceinfra", "/v1/calls", AWAY | {"code": "unavailable"}),
         ("vinfer", "/v1/campaigns", AWAY | {"code": "unavailable", "details": {}}),
         ("vinfer", "/v1/api-keys", UPSTREAM_AWAY | {"code": "unavailable", "details": {}}),
@@ -176,6 +203,7 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
         pytest.param(name, keys, marks=pytest.mark.xdist_group(name), id=name)
         for name, keys in (
             ("inferexai", {"default", "admin", "limited", "session"}),
+            ("inferno", INFERNO | {"admin", "limited", "session"}),
             ("podstack", {"default", "admin", "limited", "account"}),
             ("vinfer", {"read-only", "read-write", "admin", "limited"}),
             ("voiceinfra", {"default", "admin", "limited"}),
