@@ -13,7 +13,7 @@ from authz.admin.keys import KeyRequestError
 from authz.admin.users import MAX_PASSWORD_BYTES, NewUser, NoSuchUserError, UserAdmin, UserExistsError
 from authz.app import user_admin
 from authz.cli.common import add_common, command_store, filled, load, usage_error
-from authz.cli.output import DONE, CommandError, print_json, print_table, printable
+from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
 from authz.core.keyrecord import KeyRecord
 from authz.core.units import rfc3339
 
@@ -110,6 +110,8 @@ async def remove(arguments: argparse.Namespace) -> int:
     async with _administer(arguments) as admin:
         removed = await admin.remove(arguments.name, COMMAND_LINE)
     print(f"{printable(removed.name)} is removed, and every session has ended")
+    note("Keys of this subject go on working: 'authz keys revoke --subject NAME' ends them. Whoever gets the name next")
+    note("would find them in a portal as their own.")
     return DONE
 
 

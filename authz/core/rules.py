@@ -18,7 +18,11 @@ STAGE: Final = "authz.stage"  # among the `context_extensions` of an Envoy route
 MAX_READ: Final = 64 * 1024 * 1024  # of a body that is read for its prompt
 DEFAULT_READ: Final = 10 * 1024 * 1024  # where a rule with `max_prompt` does not say
 
+MAX_TYPE: Final = 256  # characters of a content type; what is longer is none that an API asks for
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 §8.3.1
+_CHARSET: Final = re.compile(r"charset\s*=\s*\"?([^\";\s]*)")
+_UTF8: Final = frozenset({"utf-8", "utf8"})
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE", "CONNECT"})  # as a rule, not by any law
 
@@ -83,6 +87,8 @@ def judge(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> Ref
     accepted = [rule.content_types for rule in rules if rule.content_types]
     if any(_content_type(request) not in types for types in accepted):
         return Refusal(Reason.UNSUPPORTED_CONTENT_TYPE, f"send {' or '.join(_common(accepted)) or 'none'}")
+    if any(rule.max_prompt is not None for rule in rules) and not _is_readable(request):
+        return Refusal(Reason.UNSUPPORTED_CONTENT_TYPE, "send it as UTF-8, and not compressed")
     largest = min((rule.largest for rule in rules if rule.largest is not None), default=None)
     if largest is None:
         return None
@@ -121,9 +127,20 @@ def _told_size(request: Request) -> int | None:
 
 
 def _content_type(request: Request) -> str:
-    """Empty: none, or more than one."""
-    told = _QUOTED.sub("", request.headers.get("content-type", ""))
-    return "" if "," in told else told.partition(";")[0].strip().lower()
+    """Empty: none, more than one, or none that can be one."""
+    told = request.headers.get("content-type", "")
+    if len(told) > MAX_TYPE or "," in _QUOTED.sub("", told):
+        return ""
+    named = told.partition(";")[0].strip().lower()
+    return named if _TYPE.fullmatch(named) else ""
+
+
+def _is_readable(request: Request) -> bool:
+    """Whether the upstream reads the very text that is judged here: UTF-8, and not packed."""
+    told = request.headers.get("content-type", "").lower()
+    charsets = set(_CHARSET.findall(told[:MAX_TYPE]))
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    return len(told) <= MAX_TYPE and charsets <= _UTF8 and packed in {"", "identity"}
 
 
 def _common(accepted: list[tuple[str, ...]]) -> list[str]:

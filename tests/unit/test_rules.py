@@ -1,5 +1,6 @@
 """Rules for the request itself, by what its headers and its body say, at each stage."""
 
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,38 @@ def posted(
 def told(rules: tuple[RequestRule, ...], request: Request, stage: Stage = Stage.ONLY) -> Reason | None:
     refusal = judge(rules, request, stage)
     return refusal.reason if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("headers", "read"),
+    [
+        pytest.param({}, True, id="nothing told"),
+        pytest.param({"content_type": "application/json; charset=UTF-8"}, True, id="UTF-8"),
+        pytest.param({"content_type": 'application/json; charset="utf-8"'}, True, id="in quotes"),
+        pytest.param({"content_type": "application/json; charset=utf-7"}, False, id="another charset"),
+        pytest.param({"content_type": "application/json; charset=utf-8; charset=utf-7"}, False, id="two of them"),
+        pytest.param({"content_type": "application/json; Charset = utf-16"}, False, id="oddly written"),
+        pytest.param({"content_type": "application/json;" + " " * 300 + "charset=utf-7"}, False, id="far behind"),
+        pytest.param({"content_encoding": "gzip"}, False, id="packed"),
+        pytest.param({"content_encoding": "identity"}, True, id="not packed"),
+    ],
+)
+@pytest.mark.parametrize("stage", [Stage.HEADERS, Stage.BODY])
+def test_a_prompt_is_judged_in_what_the_upstream_reads(headers: dict[str, Any], *, read: bool, stage: Stage) -> None:
+    request = posted(body=b"{}" if stage is Stage.BODY else b"", content_length="2", **headers)
+
+    assert told((SHORT,), request, stage) == (None if read else Reason.UNSUPPORTED_CONTENT_TYPE)
+    assert told((SMALL,), request, stage) is None
+
+
+@pytest.mark.parametrize("piece", ['\\"', '"', "a", ";", ",", '"\\', " "])
+def test_a_content_type_takes_time_as_it_is_long_and_no_more(piece: str) -> None:
+    """A header of 56 kB took twelve seconds."""
+    start_s = time.process_time()
+
+    told((JSON, SHORT), posted(content_length="2", content_type='"' + piece * 30_000), Stage.HEADERS)
+
+    assert time.process_time() - start_s < 2
 
 
 @pytest.mark.parametrize("stage", STAGES)
