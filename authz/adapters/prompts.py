@@ -1,5 +1,5 @@
 """
-Reading bodies for their prompts, off the event loop unless they are small: 10 MB take 20 ms, and up to 150 ms if they
+Reading bodies for their prompts, off the event loop unless they are small: 10 MB take 20 ms, and up to 300 ms if they
 are made for it.
 """
 

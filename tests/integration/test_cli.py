@@ -484,7 +484,7 @@ def test_bad_usage_is_one_sentence(here: Here, arguments: tuple[str, ...], statu
 def test_a_profile_that_is_not_there_is_one_sentence(shell: Shell) -> None:
     ended = shell.run("demo", "--profile", "nowhere")
 
-    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (ended.returncode, ended.stdout) == (2, "")
     assert "there is no profile 'nowhere'" in ended.stderr
 
 
