@@ -72,6 +72,11 @@ class Judged:
     stage: Stage
     denied: Deny | None
 
+    @property
+    def looks(self) -> bool:
+        """Another check will see the body, and spend."""
+        return self.stage is Stage.HEADERS
+
 
 class Authorizer:
     """Decides checks. Holds no state of its own; safe for any number of concurrent checks on one event loop."""
@@ -230,9 +235,8 @@ class Authorizer:
 
     def _admission(self, tenant: str, judged: Judged, request: Request, *, spend: bool) -> Admission:
         claims, record = judged.presented.claims, judged.presented.record
-        looks = judged.stage is Stage.HEADERS
         # What only looks must not refuse what the next check, which may know the request's own maximum, lets pass.
-        estimate = min(1, self._policy.estimate) if looks and spend else self._policy.estimate
+        estimate = min(1, self._policy.estimate) if judged.looks and spend else self._policy.estimate
         costs = TokenCosts(request.max_tokens, estimate, request.is_max_sure)
         groups = () if judged.denied else _groups(judged.limits, judged.principal, record, costs)
         return Admission(
@@ -244,7 +248,7 @@ class Authorizer:
             subject=claims.subject,
             workspace=claims.workspace,
             groups=groups,
-            spend=spend and judged.denied is None and not looks,
+            spend=spend and judged.denied is None and not judged.looks,
         )
 
     @staticmethod
@@ -311,8 +315,7 @@ class Authorizer:
         judged = self._judge(request, route, presented, ambiguous=ambiguous)
         if isinstance(judged, Fault) or isinstance(judged := await self._prompt_judged(request, judged), Fault):
             return judged
-        looks = judged.stage is Stage.HEADERS
-        allowed = Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True, preliminary=looks)
+        allowed = Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True, preliminary=judged.looks)
         decision: Decision = judged.denied or allowed
         dead_us = self._dead_us(presented)
         if record and (refusal := self._key_refused(presented)):
@@ -333,8 +336,7 @@ def _conclude(judged: Judged, answer: Admitted) -> Decision:
         case Status.EXPIRED:
             return Deny(Reason.EXPIRED, route=route, principal=principal)
         case Status.ADMITTED if judged.denied is None:
-            looks = judged.stage is Stage.HEADERS
-            return Allow(Reason.ALLOWED, route, principal, answer.quotas, answer.now_us, preliminary=looks)
+            return Allow(Reason.ALLOWED, route, principal, answer.quotas, answer.now_us, preliminary=judged.looks)
         case Status.ADMITTED | Status.LIMITED if judged.denied is not None:
             return judged.denied
         case Status.LIMITED:

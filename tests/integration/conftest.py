@@ -1,6 +1,7 @@
 """One running stack for a worker: real Envoy, real Valkey, the sidecar as its users start it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,31 +15,17 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def inferexai() -> Iterator[ProfileStack]:
-    with ProfileStack("inferexai") as running:
-        yield running
+def _running(profile: str) -> Any:
+    @pytest.fixture(scope="session", name=profile)
+    def running() -> Iterator[ProfileStack]:
+        with ProfileStack(profile) as stack:
+            yield stack
+
+    return running
 
 
-@pytest.fixture(scope="session")
-def inferno() -> Iterator[ProfileStack]:
-    with ProfileStack("inferno") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def podstack() -> Iterator[ProfileStack]:
-    with ProfileStack("podstack") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def vinfer() -> Iterator[ProfileStack]:
-    with ProfileStack("vinfer") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def voiceinfra() -> Iterator[ProfileStack]:
-    with ProfileStack("voiceinfra") as running:
-        yield running
+inferexai = _running("inferexai")
+inferno = _running("inferno")
+podstack = _running("podstack")
+vinfer = _running("vinfer")
+voiceinfra = _running("voiceinfra")

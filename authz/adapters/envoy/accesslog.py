@@ -26,12 +26,13 @@ from authz.ports import Clock, OverloadFault, SettlementObserver
 SERVICE: Final = "envoy.service.accesslog.v3.AccessLogService"
 METHOD: Final = "StreamAccessLogs"
 
-_END: Final = b""  # StreamAccessLogsResponse has no fields
-_CHECK: Final = "envoy.filters.http.ext_authz"  # where the filter puts what the check has told
-_COMPLETE: Final = "via_upstream"  # the answer's details, where it was the upstream's and came to its end
 MAX_STREAMS: Final = 256  # at a time: an Envoy has one for each of its workers
 MAX_ENTRIES: Final = 8192  # of a message: 1 MiB of the smallest that Envoy sends
 AT_A_TIME: Final = 4  # messages that are taken apart: one takes fifteen times its own size
+
+_END: Final = b""  # StreamAccessLogsResponse has no fields
+_CHECK: Final = "envoy.filters.http.ext_authz"  # where the filter puts what the check has told
+_COMPLETE: Final = "via_upstream"  # the answer's details, where it was the upstream's and came to its end
 _BREATH: Final = 16  # entries after which others get their turn: a message may hold thousands, and checks cannot wait
 _METHODS: Final = {number: name for name, number in base_pb2.RequestMethod.items() if number}
 _LAST: Final = frozenset({accesslog_pb2.NotSet, accesslog_pb2.DownstreamEnd})

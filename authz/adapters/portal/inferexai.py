@@ -2,8 +2,6 @@
 
 from typing import Any, Final
 
-from google.protobuf.empty_pb2 import Empty
-
 from authz.adapters.door import timestamp
 from authz.adapters.portal.portal import Portal
 from authz.adapters.rpc import Message
@@ -33,16 +31,13 @@ class InferexaiPortal(Portal):
         )
 
     async def _get(self, request: Message, actor: Actor) -> Message:
-        record = await self._living(self._prefix(request.id), actor)
+        record = await self._living(self._named(request), actor)
         (shown,) = await self._keys.show_tokens([record], actor)
         return _key(shown)
 
-    async def _delete(self, request: Message, actor: Actor) -> Message:
-        await self._revoke(self._prefix(request.id), actor)
-        return Empty()
-
-    def _prefix(self, number: int) -> str:
-        return f"{self._keys.prefix}{number:0{_HEX}x}"
+    def _named(self, request: Message) -> str:
+        """By its display prefix."""
+        return f"{self._keys.prefix}{request.id:0{_HEX}x}"
 
 
 def _key(issued: IssuedKey) -> Any:

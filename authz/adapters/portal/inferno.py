@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from google.protobuf.empty_pb2 import Empty
-
 from authz.adapters.door import Door, refusing, timestamp
 from authz.adapters.portal.portal import Portal
 from authz.adapters.rpc import Call, Message
@@ -54,7 +52,3 @@ class InfernoPortal(Portal):
             created_at=timestamp(made.record.created_at_us),
             expires_at=timestamp(made.record.expires_at_us),
         )
-
-    async def _delete(self, request: Message, actor: Actor) -> Message:
-        await self._revoke(request.id, actor)
-        return Empty()

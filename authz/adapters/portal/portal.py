@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Final
 
+from google.protobuf.empty_pb2 import Empty
+
 from authz.adapters.door import Door, page_size, refusing
 from authz.adapters.rpc import Call, Message
 from authz.admin.actor import Actor
@@ -54,7 +56,12 @@ class Portal:
         wanted = Filter({"state": KeyState.ACTIVE.value})
         return await self._keys.page(wanted, page_size(request.page_size), request.page_token, actor)
 
-    async def _revoke(self, key: str, actor: Actor) -> None:
-        """By id or display prefix; nothing but a key that the actor sees. Raises: NoSuchKeyError; StoreFault."""
-        record = await self._keys.show(key, actor)
+    async def _delete(self, request: Message, actor: Actor) -> Message:
+        """Nothing but a key that the actor sees. Raises: NoSuchKeyError; StoreFault."""
+        record = await self._keys.show(self._named(request), actor)
         await self._keys.revoke(record.id, DELETED, actor)
+        return Empty()
+
+    def _named(self, request: Message) -> str:
+        """The id or display prefix of the key that *request* is about."""
+        return str(request.id)

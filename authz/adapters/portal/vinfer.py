@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from google.protobuf.empty_pb2 import Empty
-
 from authz.adapters.door import timestamp
 from authz.adapters.portal.portal import Portal
 from authz.adapters.rpc import Message
@@ -46,7 +44,3 @@ class VinferPortal(Portal):
             for record in page.records
         ]
         return vinfer_pb2.ListVinferApiKeysResponse(api_keys=shown, next_page_token=page.next_token)
-
-    async def _delete(self, request: Message, actor: Actor) -> Message:
-        await self._revoke(request.id, actor)
-        return Empty()
