@@ -106,28 +106,29 @@ def account_token(stack: "Stack") -> dict[str, str]:
 
 def portal_session(stack: "Stack") -> dict[str, str]:
     """Of a user made for it, who may nothing but what every user may."""
-    from authz.demo.tour import ask  # noqa: PLC0415 - which knows the profiles
-
     name, password = f"demo-{secrets.token_hex(4)}", secrets.token_urlsafe()
     stack.add_user(NewUser(name), password)
-    http = int(stack.address("http").rpartition(":")[2])
-    told = ask(http, "POST", "/authz/v1/login", body={"username": name, "password": password})
-    return {"session": told.json["token"]}
+    return {"session": _logged_in(stack, name, password)}
 
 
 def inferno_session(stack: "Stack") -> dict[str, str]:
     """Of the user `admin`, who logs in as the page shows it. In a store that has one already another is made."""
-    from authz.demo.tour import ask  # noqa: PLC0415 - which knows the profiles
-
     name, password = "admin", secrets.token_urlsafe()
     try:
         stack.add_user(NewUser(name, scopes=("admin",)), password)
     except UserExistsError:
         name = f"admin-{secrets.token_hex(4)}"
         stack.add_user(NewUser(name, scopes=("admin",)), password)
+    return {"session": _logged_in(stack, name, password)}
+
+
+def _logged_in(stack: "Stack", name: str, password: str) -> str:
+    """The token; the password is told to who runs the demo."""
+    from authz.demo.tour import ask  # noqa: PLC0415 - which knows the profiles
+
     stack.passwords[name] = password
     told = ask(stack.port, "POST", stack.profile.login, body={"username": name, "password": password})
-    return {"session": told.json["token"]}
+    return str(told.json["token"])
 
 
 _CALL: Final = {"agent_id": "agent_abc123", "from_number": "+18005551234", "to_number": "+14155550100"}
@@ -147,6 +148,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         Profile(
             "inferexai",
             tokens=portal_session,
+            login="/authz/v1/login",
             examples=(
                 Example("a chat completion", "POST", "/v1/chat/completions", "default", _CHAT, says='"usage"'),
                 Example("the models", "GET", "/v1/models", "default"),

@@ -5,9 +5,10 @@ Writes profiles/NAME.yaml, whole, for every overlays/NAME.yaml: envoy.yaml with 
 
 An overlay is a JSON merge patch (RFC 7386): mappings are merged, `null` removes, everything else replaces. One thing is
 added. Where envoy.yaml has a list and the overlay a mapping, the mapping's keys tell which of the items are meant: by
-their `name`, or by their place (from 0) where they have none. A name that is not there is a new item, put before the
-others, as the first route that matches counts; with `after: NAME` behind that one; with `like: NAME` behind it as well,
-and made from what it has become by then.
+their `name`; of the mappers of local replies by the `name` or `runtime_key` of their filters; by their place (from 0)
+where they have none. A name that is not there is a new item, put before the others, as the first route that matches
+counts; with `after: NAME` behind that one; with `like: NAME` behind it as well, and made from what it has become by
+then.
 """
 # ruff: noqa: INP001 -- it stands alone
 
@@ -40,7 +41,7 @@ _Dumper.add_representer(str, _text)
 
 
 def patched(target: Any, patch: Any) -> Any:
-    """Raises: ValueError — a place that the list does not have, or an item that would have no name."""
+    """Raises: ValueError — a place that the list does not have, an item that would have no name, or a name twice."""
     if not isinstance(patch, dict):
         return patch
     if isinstance(target, list):
@@ -56,6 +57,8 @@ def patched(target: Any, patch: Any) -> Any:
 
 def _items(target: list[Any], patch: dict[str, Any]) -> list[Any]:
     named = {_key(item, place): item for place, item in enumerate(target)}
+    if len(named) < len(target):
+        raise ValueError(f"two items have one name, among {', '.join(named)}")
     added = []
     behind: dict[str, list[Any]] = {name: [] for name in named}
     for key, change in patch.items():
@@ -78,7 +81,15 @@ def _items(target: list[Any], patch: dict[str, Any]) -> list[Any]:
 
 
 def _key(item: Any, place: int) -> str:
-    return str(item["name"]) if isinstance(item, dict) and "name" in item else str(place)
+    match item:
+        case {"name": name}:
+            return str(name)
+        case {"filter": {"extension_filter": {"name": name}}}:
+            return str(name)
+        case {"filter": {"status_code_filter": {"comparison": {"value": {"runtime_key": name}}}}}:
+            return str(name)
+        case _:
+            return str(place)
 
 
 def profile(name: str) -> str:

@@ -1,7 +1,6 @@
 """What InferexAI's page promises, through real Envoy. docs/profiles/inferexai.md names each promise and its test."""
 
 import base64
-import http.client
 import io
 import json
 import re
@@ -18,7 +17,7 @@ from authz.admin.users import NewUser
 from authz.app import SystemClock
 from authz.demo.profiles import portal_session
 from authz.demo.tour import Answer, ask
-from tests.support.profile import PATIENCE_S, ProfileStack
+from tests.support.profile import PATIENCE_S, ProfileStack, on_every_replica
 
 
 pytestmark = pytest.mark.xdist_group("inferexai")
@@ -50,6 +49,7 @@ ENV = """\
 INFEREXAI_API_KEY=sk-live-your-key-here
 INFEREXAI_BASE_URL=https://inferexapi.cloudvoice.in/v1
 """
+PASSWORD = "correct horse battery staple"  # pragma: allowlist secret
 FORM = {
     "id": r"[0-9]+",
     "name": r"my-app-key",
@@ -80,23 +80,15 @@ def made(stack: ProfileStack, session: str = "", name: str = "my-app-key") -> An
     return answer.json
 
 
+def login(stack: ProfileStack, user: str, password: str) -> Answer:
+    """Where the API is."""
+    return stack.ask("POST", "/authz/v1/login", None, {"username": user, "password": password})
+
+
 def parts(token: str) -> tuple[bytes, Any]:
     """The header as it was signed, and the payload."""
     header, payload, _ = (base64.urlsafe_b64decode(part + "==") for part in token.removeprefix("sk-live-").split("."))
     return header, json.loads(payload)
-
-
-def logged(stack: ProfileStack, process: str, path: str, prefix: str, count: int = 1) -> list[Any]:
-    """The lines about *path* that name the key, once there are so many."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while True:
-        lines = [line for line in stack.processes[process].tail(10**7).splitlines() if line.startswith("{")]
-        found = [
-            line for line in map(json.loads, lines) if (line.get("key_prefix"), line.get("path")) == (prefix, path)
-        ]
-        if len(found) >= count or time.monotonic() > deadline_s:
-            return found
-        time.sleep(0.1)
 
 
 def test_the_header_of_the_page(inferexai: ProfileStack) -> None:
@@ -121,8 +113,10 @@ def test_the_header_of_the_page(inferexai: ProfileStack) -> None:
 def test_every_request_must_have_a_valid_key(inferexai: ProfileStack, header: str | None, told: str) -> None:
     headers = {} if header is None else {"Authorization": header.replace("KEY", inferexai.keys["default"])}
 
-    for method, path in (("GET", "/v1/models"), ("POST", CHAT), ("GET", "/v1/no-such-thing")):
+    for method, path in (("GET", "/v1/models"), ("POST", CHAT), ("GET", "/v1/no-such-thing"), ("GET", "/internal")):
         assert told in refused(ask(inferexai.port, method, path, headers=headers, body=HELLO))
+    assert inferexai.ask("GET", "/healthz").status == 200
+    assert inferexai.ask("GET", "/internal", inferexai.keys["default"]).status == 403
 
 
 def test_no_other_header_holds_a_key(inferexai: ProfileStack) -> None:
@@ -177,10 +171,8 @@ def test_every_key_is_a_jwt_signed_by_the_secret(inferexai: ProfileStack) -> Non
 
 def test_the_payload_has_user_key_and_time(inferexai: ProfileStack) -> None:
     before_s = int(SystemClock().now_s())
-    inferexai.add_user(NewUser("ada"), "correct horse battery staple")
-    http_port = int(inferexai.address("http").rpartition(":")[2])
-    login = {"username": "ada", "password": "correct horse battery staple"}  # pragma: allowlist secret
-    session = ask(http_port, "POST", "/authz/v1/login", body=login).json["token"]
+    inferexai.add_user(NewUser("ada"), PASSWORD)
+    session = login(inferexai, "ada", PASSWORD).json["token"]
 
     keys = [made(inferexai, session) for _ in range(3)]
 
@@ -224,7 +216,7 @@ def test_a_key_is_viewed_and_copied_at_any_time(inferexai: ProfileStack) -> None
     assert "no-store" in listed.headers["cache-control"]
     assert inferexai.show_token(key["prefix"]).token == key["token"]
     assert key["token"].removeprefix("sk-live-") not in inferexai.logs()
-    assert key["token"].removeprefix("sk-live-").encode() not in inferexai.stored()
+    assert key["token"].removeprefix("sk-live-").encode() not in inferexai.stored(parts(key["token"])[1]["jti"])
 
 
 def test_a_key_is_viewed_after_a_restart(inferexai: ProfileStack) -> None:
@@ -241,21 +233,18 @@ def test_a_key_is_viewed_after_a_restart(inferexai: ProfileStack) -> None:
 
 
 def test_revocation_beats_a_valid_signature(inferexai: ProfileStack) -> None:
-    """At once: the very next request, on a connection that stays open. And the token is shown no more."""
+    """At once: the very next request, on both of two sidecars, on connections that stay open. It is shown no more."""
     session, secret = inferexai.keys["session"], inferexai.environ["AUTHZ_JWT_SECRET"]
-    connection = http.client.HTTPConnection("127.0.0.1", inferexai.port)
-    for _ in range(5):
-        key = made(inferexai)
-        for wanted in (200, 401):
-            connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key['token']}"})
-            response = connection.getresponse()
-            response.read()
-            assert response.status == wanted
-            inferexai.ask("DELETE", f"/portal/keys/{key['id']}", session)
-        assert refused(chat(inferexai, key["token"])) == "The API key has been revoked."
-        assert jwt.decode(key["token"].removeprefix("sk-live-"), secret, algorithms=["HS256"])
-        assert inferexai.ask("GET", f"/portal/keys/{key['id']}", session).status == 404
-    connection.close()
+    with on_every_replica(inferexai) as ask_all:
+        for key in [made(inferexai) for _ in range(3)]:
+            assert {answer.status for answer in ask_all("GET", "/v1/models", key["token"])} == {200}
+
+            assert inferexai.ask("DELETE", f"/portal/keys/{key['id']}", session).status == 204
+
+            answers = ask_all("GET", "/v1/models", key["token"])
+            assert {refused(answer) for answer in answers} == {"The API key has been revoked."}
+            assert jwt.decode(key["token"].removeprefix("sk-live-"), secret, algorithms=["HS256"])
+            assert inferexai.ask("GET", f"/portal/keys/{key['id']}", session).status == 404
 
 
 def test_any_key_can_be_revoked(inferexai: ProfileStack) -> None:
@@ -281,14 +270,14 @@ def test_the_prefix_names_the_key_in_usage_logs(inferexai: ProfileStack) -> None
         assert inferexai.ask("GET", "/v1/echo", one["token"]).status == 200
 
     for one in (key, other):
-        (envoy,) = logged(inferexai, "envoy", "/v1/echo", one["prefix"])
+        (envoy,) = inferexai.logged("envoy", path="/v1/echo", key_prefix=one["prefix"])
         assert (envoy["key_prefix"], envoy["reason"]) == (one["prefix"], "allowed")
-        lines = logged(inferexai, "authz", "/v1/echo", one["prefix"], count=2)
+        lines = inferexai.logged("authz", 2, path="/v1/echo", key_prefix=one["prefix"])
         assert {line["logger"] for line in lines} == {"authz.decisions", "authz.access"}
         assert one["token"].removeprefix("sk-live-") not in inferexai.logs()
     inferexai.revoke(key["prefix"])
     assert inferexai.ask("GET", "/v1/models/refused", key["token"]).status == 401
-    (envoy,) = logged(inferexai, "envoy", "/v1/models/refused", key["prefix"])
+    (envoy,) = inferexai.logged("envoy", path="/v1/models/refused", key_prefix=key["prefix"])
     assert (envoy["key_prefix"], envoy["reason"]) == (key["prefix"], "revoked")
 
 
@@ -302,7 +291,9 @@ def test_usage_by_key(inferexai: ProfileStack) -> None:
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
 
+    hours = inferexai.authz("keys", "usage", "--by", "hour")["groups"]
     assert usage["by_model"] == {"mock-chat": {"requests": 2, "input_tokens": 2, "output_tokens": 6}}
+    assert sum(hour["requests"] for hour in hours) >= 2
     assert usage["last_used_at"] >= key["created_at"][:16]  # to the minute
 
 
@@ -360,7 +351,31 @@ def test_no_spelling_of_the_path_gets_around_the_door(inferexai: ProfileStack, p
     assert inferexai.ask("GET", path, inferexai.keys["admin"]).status in {400, 401, 403, 404}
 
 
+def test_users_log_in_where_the_api_is(inferexai: ProfileStack) -> None:
+    """And get the session by which they make a key; tries are limited."""
+    inferexai.add_user(NewUser("bob"), PASSWORD)
+
+    answer = login(inferexai, "bob", PASSWORD)
+
+    assert (answer.status, list(answer.json)) == (200, ["token", "expires_at"])
+    assert "no-store" in answer.headers["cache-control"]
+    assert chat(inferexai, made(inferexai, answer.json["token"])["token"]).status == 200
+    wrong = [login(inferexai, "bob", PASSWORD[:-1]) for _ in range(8)]
+    assert {refusal.status for refusal in wrong} == {401, 429}
+    assert wrong[0].json["error"]["code"] == "invalid_credentials"
+    assert PASSWORD[:-1] not in inferexai.logs()
+    other = inferexai.ask("GET", "/authz/v1/login", None)
+    assert (other.status, other.headers["allow"]) == (405, "POST")
+
+
 def test_the_rest_of_authz_is_not_at_the_edge(inferexai: ProfileStack) -> None:
-    for path in ("/authz/v1/keys", "/portal/../authz/v1/keys", "/authz/v1/login"):
+    for path in (
+        "/authz/v1/keys",
+        "/portal/../authz/v1/keys",
+        "/authz/v1/login/x",
+        "/authz/v1/login/../keys",
+        "/authz/v1/loginx",
+        "/authz/v1/openapi.json",
+    ):
         answer = inferexai.ask("GET", path, inferexai.keys["admin"])
         assert (answer.status, answer.json["error"]["code"]) == (403, "no_route")

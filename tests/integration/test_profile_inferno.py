@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 import requests
@@ -21,7 +20,7 @@ from authz.cli.demo import profile_welcome
 from authz.core.bucket import Limit
 from authz.demo.profiles import inferno_session
 from authz.demo.tour import Answer, ask
-from tests.support.profile import PATIENCE_S, PLENTY, ProfileStack, as_sent
+from tests.support.profile import PLENTY, ProfileStack, as_authz_writes, as_sent
 
 
 pytestmark = pytest.mark.xdist_group("inferno")
@@ -108,18 +107,6 @@ def of_size(size: int) -> bytes:
     return body.replace(b'"padding": ""', b'"padding": "' + b"x" * (size - len(body)) + b'"')
 
 
-def logged(stack: ProfileStack, logger: str, **wanted: object) -> dict[str, Any]:
-    """The sidecar's first line like that, once there is one."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        for text in stack.processes["authz"].tail(10**7).splitlines():
-            line: dict[str, Any] = json.loads(text) if text.startswith("{") else {}
-            if line.get("logger") == logger and wanted.items() <= line.items():
-                return line
-        time.sleep(0.1)
-    raise AssertionError(wanted)
-
-
 def test_the_jwt_of_the_page(inferno: ProfileStack) -> None:
     """The login's token."""
     assert inferno.keys["session"].startswith("eyJ")
@@ -146,6 +133,9 @@ def test_the_login_of_the_page(inferno: ProfileStack) -> None:
     assert answer.json["token"].startswith("eyJ")
     assert datetime.fromisoformat(answer.json["expires_at"]).timestamp() > SystemClock().now_s()
     assert inferno.ask("GET", "/api/v1/models", answer.json["token"]).status == 200
+    stored = inferno.stored(inferno.records["admin"].id)
+    assert b"$argon2id$" in stored
+    assert inferno.passwords["admin"].encode() not in stored
 
 
 def test_a_wrong_password_is_told_and_limited(inferno: ProfileStack) -> None:
@@ -176,7 +166,7 @@ def test_a_key_is_made_and_revoked_as_the_page_has_it(inferno: ProfileStack) -> 
     assert send(inferno, key, HELLO).status == 200
     assert inferno.ask("GET", "/api/v1/metrics", key).status == 403
     assert key not in inferno.logs()
-    assert key.encode() not in inferno.stored()
+    assert key.encode() not in inferno.stored(made.json["id"])
 
     assert page(DELETE.replace("<key-id>", made.json["id"])).status == 204
     refused(inferno.ask("GET", "/api/v1/models", key), 401, "AUTHENTICATION_FAILED")
@@ -247,9 +237,22 @@ def test_streaming_has_a_path_of_its_own(inferno: ProfileStack) -> None:
         refused(send(inferno, inferno.keys[permission], HELLO, f"{INFERENCE}/stream"), 403, "PERMISSION_DENIED")
 
 
-def test_stream_in_the_body_is_not_judged_yet(inferno: ProfileStack) -> None:
-    """To be turned round when it is."""
-    assert send(inferno, inferno.key("run_inference").token, HELLO | {"stream": True}).status == 200
+def test_stream_in_the_body_takes_the_permission(inferno: ProfileStack) -> None:
+    """Whatever it says but false, in any case; a refusal spends nothing, and comes before the rules."""
+    alone, both = inferno.key("run_inference"), inferno.key("run_inference", "use_streaming")
+
+    for more in ({"stream": True}, {"stream": "false"}, {"Stream": 1}, {"stream": True, "prompt": "x" * 10_001}):
+        message = refused(send(inferno, alone.token, HELLO | more), 403, "PERMISSION_DENIED")
+        assert "use_streaming" in message
+    twice = b'{"prompt":"x","stream":false,"stream":true}'
+    refused(send(inferno, alone.token, iter([twice[:20], twice[20:]])), 403, "PERMISSION_DENIED")
+    quiet = [send(inferno, alone.token, HELLO | more) for more in ({}, {"stream": False})]
+    streaming = send(inferno, both.token, HELLO | {"stream": True})
+
+    left = [(answer.status, answer.headers["x-ratelimit-remaining"]) for answer in quiet]
+    assert left == [(200, "59"), (200, "58")]
+    assert streaming.status == 200
+    refused(send(inferno, both.token, HELLO | {"stream": True, "prompt": "x" * 10_001}), 400, "VALIDATION_ERROR")
 
 
 def test_limits_are_told(inferno: ProfileStack) -> None:
@@ -337,7 +340,10 @@ def test_bodies_of_ten_megabytes_at_most(inferno: ProfileStack) -> None:
         assert told.startswith(b"HTTP/1.1 400 ")
         assert b'"VALIDATION_ERROR"' in told
     pieces = [of_size(11 * MB)[place : place + MB] for place in range(0, 11 * MB, MB)]
-    refused(send(inferno, infer, iter(pieces)), 400, "VALIDATION_ERROR")
+    of_envoy = send(inferno, infer, iter(pieces))
+    assert (of_envoy.status, of_envoy.body.decode()) == as_authz_writes("inferno")["reply.413"]
+    untold = send(inferno, write, iter([json.dumps(HELLO).encode()]), "/api/v1/models")
+    refused(untold, 400, "VALIDATION_ERROR")
     refused(send(inferno, infer, iter([b'{"prompt":"', b"x" * 10_001, b'"}'])), 400, "VALIDATION_ERROR")
     assert send(inferno, infer, iter([json.dumps(HELLO).encode()])).status == 200
 
@@ -370,15 +376,11 @@ def test_the_401_of_the_page(inferno: ProfileStack, headers: dict[str, str], tol
 
 
 def test_what_envoy_itself_answers_has_the_same_shape(inferno: ProfileStack) -> None:
-    no_path = ask(inferno.port, "OPTIONS", "*")
-    large = ask(inferno.port, "GET", "/api/v1/models", headers={"x-large": "x" * 62_000})
-    escaped = ask(inferno.port, "GET", "/api/v1/models%2Fx")
+    """Byte for byte as authz writes it; and 400 for all that is wrong with the input."""
+    told = inferno.envoys_own()
 
-    assert refused(no_path, 404, "NOT_FOUND") == "No such path."
-    assert no_path.json["error"]["details"] is None
-    for answer in (large, escaped):
-        refused(answer, 400, "VALIDATION_ERROR")
-    assert all(set(error) == {"code", "message", "details"} for error in inferno.errors_of_envoy())
+    assert told.items() <= as_authz_writes("inferno").items()
+    assert {told[name][0] for name in ("reply.400", "reply.431")} == {400}
 
 
 def test_a_server_error_is_told(inferno: ProfileStack) -> None:
@@ -500,12 +502,12 @@ def test_every_request_is_logged(inferno: ProfileStack) -> None:
     for token, user in ((key.token, key.record.subject), (inferno.keys["session"], "admin")):
         path = f"/api/v1/models/of-{user}"
         assert inferno.ask("GET", path, token).status == 200
-        line = logged(inferno, "authz.access", path=path)
+        (line,) = inferno.logged("authz", logger="authz.access", path=path)
         assert (line["client"], line["user"], line["method"], line["status"]) == ("127.0.0.1", user, "GET", 200)
         assert line["duration_ms"] > 0
         assert abs(datetime.fromisoformat(line["started"]).timestamp() - SystemClock().now_s()) < 60
     assert inferno.ask("GET", "/api/v1/models/of-nobody").status == 401
-    line = logged(inferno, "authz.access", path="/api/v1/models/of-nobody")
+    (line,) = inferno.logged("authz", logger="authz.access", path="/api/v1/models/of-nobody")
     assert (line["status"], line["reason"], "user" in line) == (401, "missing_credential", False)
 
 
@@ -519,9 +521,7 @@ def test_logs_are_redacted(inferno: ProfileStack) -> None:
         ask(inferno.port, "GET", "/api/v1/models/y", key=key, headers={"User-Agent": place, "Referer": place})
     send(inferno, inferno.key("run_inference").token, {"prompt": "prompt-planted " * 1000, "model": "hunter2-planted"})
     inferno.ask("POST", "/api/v1/auth/login", None, {"username": "ada@planted.example", "password": "hunter2-planted"})
-    inferno.ask("GET", "/api/v1/models/last", key)
-    logged(inferno, "authz.access", path="/api/v1/models/last")
-    logged(inferno, "authz.access", path="/api/v1/models/[email]")
+    inferno.logged("authz", logger="authz.access", path="/api/v1/models/[email]")
 
     logs = inferno.logs()
     assert not [secret for secret in secrets if secret in logs]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 
 import openai
@@ -11,11 +12,12 @@ import requests
 from authz.admin.keys import KeyConflictError
 from authz.core.bucket import Limit
 from authz.demo.tour import Answer, ask
-from tests.support.profile import ProfileStack
+from tests.support.profile import ProfileStack, on_every_replica
 
 
 pytestmark = pytest.mark.xdist_group("podstack")
 CHAT = "/inference/v1/chat/completions"
+MODELS = "/inference/v1/models"
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 HELLO = {"model": LLAMA, "messages": [{"role": "user", "content": "Hello!"}]}
 EXAMPLE = """\
@@ -90,14 +92,8 @@ def test_an_account_token_is_told_apart(podstack: ProfileStack) -> None:
     with client(podstack, podstack.keys["account"]) as made, pytest.raises(openai.AuthenticationError) as error:
         made.models.list()
     assert "it was issued for something else" in str(error.value)
-    deadline_s = time.monotonic() + 10
-    while (found := '"reason":"wrong_audience"' in envoy_log(podstack)) is False and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    assert found
-
-
-def envoy_log(stack: ProfileStack) -> str:
-    return stack.processes["envoy"].tail(10**7)
+    for process in ("envoy", "authz"):
+        assert podstack.logged(process, path=CHAT, reason="wrong_audience")
 
 
 def test_an_inference_key_is_for_inference_alone(podstack: ProfileStack) -> None:
@@ -108,9 +104,10 @@ def test_an_inference_key_is_for_inference_alone(podstack: ProfileStack) -> None
 
 
 def test_a_key_is_shown_once(podstack: ProfileStack) -> None:
-    """The page of keys shows name, prefix, creation date and usage, and no key."""
+    """The page of keys shows name, prefix, creation date and usage, and no key; nor has the store or a log one."""
     made = podstack.authz("keys", "create", "--name", "Production App")
-    assert chat(podstack, made["token"]).status == 200
+    opaque = podstack.key(kind="opaque")
+    assert [chat(podstack, token).status for token in (made["token"], opaque.token)] == [200, 200]
 
     (listed,) = podstack.authz("keys", "list", "--name", "Production App")["keys"]
 
@@ -123,8 +120,10 @@ def test_a_key_is_shown_once(podstack: ProfileStack) -> None:
     assert made["token"] not in json.dumps(podstack.authz("keys", "show", made["id"]))
     with pytest.raises(KeyConflictError, match="tokens are not kept"):
         podstack.show_token(made["id"])
-    assert made["token"][8:] not in podstack.logs()
-    assert made["token"][8:].encode() not in podstack.stored()
+    logs, stored = podstack.logs(), podstack.stored(opaque.record.id)
+    for token in (made["token"], opaque.token):
+        assert token[8:] not in logs
+        assert token[8:].encode() not in stored
 
 
 def test_requests_a_minute_are_changed_while_all_runs(podstack: ProfileStack) -> None:
@@ -161,6 +160,9 @@ def test_tokens_a_minute_are_changed_while_all_runs(podstack: ProfileStack) -> N
 
 
 def test_limits_can_be_set_when_a_key_is_made(podstack: ProfileStack) -> None:
+    """Unless they are, it is 600 requests."""
+    assert chat(podstack, podstack.key().token).headers["x-ratelimit-limit"] == "600"
+
     made = podstack.authz("keys", "create", "--name", "x", "--limit", "requests=1/1m", "--limit", "tokens=5000/1m")
 
     assert made["limits"] == {"requests": "1/1m", "tokens": "5000/1m"}
@@ -179,16 +181,45 @@ def test_the_sdk_waits_out_a_limit(podstack: ProfileStack) -> None:
 
 
 def test_a_deleted_key_is_invalid_at_once_and_out_of_the_list(podstack: ProfileStack) -> None:
-    for kind in ("jwt", "opaque"):
-        key = podstack.key(name="to be deleted", kind=kind)
+    """On both of two sidecars, and on connections that stay open."""
+    with on_every_replica(podstack) as ask_all:
+        for kind in ("jwt", "opaque"):
+            key = podstack.key(name="to be deleted", kind=kind)
+            assert {answer.status for answer in ask_all("GET", MODELS, key.token)} == {200}
+
+            podstack.admin("POST", f"keys/{key.record.id}:revoke", {})
+
+            answers = ask_all("GET", MODELS, key.token)
+            assert {refused(answer) for answer in answers} == {"The API key has been revoked."}
+            assert refused(chat(podstack, key.token)) == "The API key has been revoked."
+            listed = podstack.authz("keys", "list", "--state", "active")["keys"]
+            assert key.record.id not in {one["id"] for one in listed}
+            assert podstack.records["default"].prefix in {one["prefix"] for one in listed}
+
+
+def test_usage_is_watched(podstack: ProfileStack) -> None:
+    """By hour, in the metrics, and in a line for each request that names the key and its tokens."""
+    key = podstack.key(name="watched")
+    before = decisions(podstack)
+    for _ in range(3):
         assert chat(podstack, key.token).status == 200
+    after = decisions(podstack)
+    podstack.usage_when(key, lambda told: told["requests"] == 3)
 
-        podstack.admin("POST", f"keys/{key.record.id}:revoke", {})
+    hours = podstack.authz("keys", "usage", "--by", "hour", "--subject", key.record.subject)["groups"]
 
-        assert refused(chat(podstack, key.token)) == "The API key has been revoked."
-        listed = podstack.authz("keys", "list", "--state", "active")["keys"]
-        assert key.record.id not in {one["id"] for one in listed}
-        assert podstack.records["default"].prefix in {one["prefix"] for one in listed}
+    assert sum(hour["requests"] for hour in hours) == 3
+    assert sum(hour["input_tokens"] + hour["output_tokens"] for hour in hours) == 3 * 4
+    assert after - before == 3
+    for line in podstack.logged("authz", 3, logger="authz.access", key_prefix=key.record.prefix):
+        assert (line["path"], line["status"], line["input_tokens"], line["output_tokens"]) == (CHAT, 200, 1, 3)
+
+
+def decisions(stack: ProfileStack) -> float:
+    """How many requests of the API were let in."""
+    told = ask(stack.port_of("metrics"), "GET", "/metrics").body.decode()
+    (count,) = re.findall(r'^authz_decisions_total\{reason="allowed",route="inference"\} (\S+)$', told, re.MULTILINE)
+    return float(count)
 
 
 def test_usage_by_key_by_model_and_last_used(podstack: ProfileStack) -> None:
@@ -227,6 +258,7 @@ def test_usage_in_total(podstack: ProfileStack) -> None:
 
     assert after["requests"] >= before["requests"] + 2
     assert after["input_tokens"] + after["output_tokens"] >= before["input_tokens"] + before["output_tokens"] + 8
+    assert podstack.authz("keys", "usage", "--by", "model")["groups"] == after["groups"]
     (model,) = [group for group in after["groups"] if group["model"] == "of-the-total"]
     assert (model["requests"], model["input_tokens"], model["output_tokens"]) == (2, 2, 6)
 

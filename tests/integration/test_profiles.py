@@ -1,12 +1,14 @@
 """What all profiles have in common: their files are made from one base, and `authz demo` takes each of them by name."""
 
+import http.client
 import json
 import re
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import yaml
@@ -17,17 +19,22 @@ from authz.demo.envoy_config import filled
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port
 from authz.demo.profiles import PROFILES
 from authz.demo.stack import Stack
-from authz.demo.tour import ask
+from authz.demo.tour import Answer, ask
 from authz.settings import load_settings
 from tests.integration.test_demo import environ
-from tests.support.profile import ProfileStack
+from tests.support.profile import ProfileStack, as_authz_writes
 
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MAKER = runpy.run_path(str(DEPLOY / "envoy" / "profiles.py"))
 NAMES = sorted(set(PROFILES) - {"default"})
-AWAY = {"message": "Authorization is unavailable, try again."}
-UPSTREAM_AWAY = {"message": "The upstream is unavailable, try again."}
+DOORS = {  # authz's own, through Envoy
+    "inferexai": ("/portal/keys", "/authz/v1/login"),
+    "inferno": ("/api/v1/auth/login", "/api/v1/auth/api-keys"),
+    "vinfer": ("/v1/api-keys", "/v1/api-keys/key_x"),
+}
+MAPPER_OF = {status: f"reply.{status}" for status in (400, 403, 404, 405, 408, 413, 431, 500, 503, 504)}
+MAPPER_OF |= {426: "reply.400", 502: "reply.500"}
 INFERNO = {"read_models", "write_models", "delete_models", "run_inference", "manage_cache", "read_metrics"} | {
     "write_config",
     "manage_users",
@@ -36,6 +43,7 @@ INFERNO = {"read_models", "write_models", "delete_models", "run_inference", "man
     "manage_queue",
 }
 each = pytest.mark.parametrize("name", NAMES)
+each_and_default = pytest.mark.parametrize("name", sorted(PROFILES))
 
 
 def test_every_profile_has_its_files() -> None:
@@ -79,9 +87,12 @@ def test_an_overlay_takes_nothing_away_that_protects(name: str) -> None:
     )
     assert {key for key in original if check[key] != original[key]} <= {"decoder_header_mutation_rules"}
     (host,) = after["route_config"]["virtual_hosts"]
+    assert host["routes"][0] == before["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert host["routes"][0]["name"] == "methods"
     for route in host["routes"]:
         off = route.get("typed_per_filter_config", {}).get("authz.check", {}).get("disabled", False)
-        assert off is (route["route"]["cluster"] == "authz_http")
+        assert off is (route.get("route", {}).get("cluster") != "upstream")
+        assert route.get("route", {}).get("cluster") in {"upstream", "authz_http", None}
     for place, listener in enumerate(made["static_resources"]["listeners"]):
         assert manager(made, place) | {"stat_prefix": "edge"} == after, listener["name"]
 
@@ -90,6 +101,14 @@ def manager(bootstrap: Any, listener: int = 0) -> dict[str, Any]:
     (chain,) = bootstrap["static_resources"]["listeners"][listener]["filter_chains"]
     found: dict[str, Any] = chain["filters"][0]["typed_config"]
     return found
+
+
+def by_extension(name: str) -> dict[str, Any]:
+    return {"filter": {"extension_filter": {"name": name}}}
+
+
+def by_status(name: str) -> dict[str, Any]:
+    return {"filter": {"status_code_filter": {"comparison": {"value": {"runtime_key": name}}}}}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +133,12 @@ def manager(bootstrap: Any, listener: int = 0) -> dict[str, Any]:
             id="an item made from another",
         ),
         pytest.param([{"a": 1}, {"a": 2}], {1: {"a": 3}}, [{"a": 1}, {"a": 3}], id="an item by place"),
+        pytest.param(
+            [by_extension("x"), by_status("y"), {"a": 1}],
+            {"y": {"a": 2}, "x": {"a": 3}, 2: None},
+            [by_extension("x") | {"a": 3}, by_status("y") | {"a": 2}],
+            id="a mapper by what its filter is called",
+        ),
     ],
 )
 def test_how_an_overlay_is_read(target: object, patch: object, expected: object) -> None:
@@ -126,48 +151,123 @@ def test_an_overlay_that_misses_is_told(patch: object) -> None:
         MAKER["patched"]([{"name": "x"}], patch)
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "error"),
-    [
-        (
-            "inferexai",
-            "/v1/models",
-            AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},
-        ),
-        (
-            "inferexai",
-            "/portal/keys",
-            UPSTREAM_AWAY | {"type": "server_error", "param": None, "code": "upstream_unavailable"},
-        ),
-        (
-            "podstack",
-            "/inference/v1/models",
-            AWAY | {"type": "server_error", "param": None, "code": "authorizer_unavailable"},
-        ),
-        ("inferno", "/api/v1/models", AWAY | {"code": "INTERNAL_ERROR", "details": None}),
-        ("inferno", "/api/v1/auth/api-keys", UPSTREAM_AWAY | {"code": "INTERNAL_ERROR", "details": None}),
-        ("voiceinfra", "/v1/calls", AWAY | {"code": "unavailable"}),
-        ("vinfer", "/v1/campaigns", AWAY | {"code": "unavailable", "details": {}}),
-        ("vinfer", "/v1/api-keys", UPSTREAM_AWAY | {"code": "unavailable", "details": {}}),
-        ("vinfer", "/v1/api-keys/key_x", UPSTREAM_AWAY | {"code": "unavailable", "details": {}}),
-    ],
-)
-def test_without_authz_nothing_passes_and_it_is_told_in_the_apis_own_shape(
-    tmp_path: Path, name: str, path: str, error: dict[str, object]
-) -> None:
-    edge, admin, away = free_port(), free_port(), free_port()
-    config = tmp_path / "envoy.yaml"
-    config.write_text(filled(edge=edge, authz=away, log=away, upstream=away, admin=admin, http=away, profile=name))
-    command = [str(envoy_binary({})), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
-    envoy = Process("envoy", command, tmp_path / "envoy.log", environ())
-    try:
-        envoy.wait_for(admin, "/ready")
-        answer = ask(edge, "GET", path, headers={"Authorization": "Bearer x", "X-API-Key": "x"})
-    finally:
-        envoy.stop()
+def test_a_name_that_stands_twice_is_told() -> None:
+    with pytest.raises(ValueError, match="two items have one name"):
+        MAKER["patched"]([by_status("x"), by_extension("x")], {"x": {}})
 
-    assert (answer.status, answer.json) == (503, {"error": error})
-    assert (answer.headers["content-type"], answer.headers["retry-after"]) == ("application/json", "1")
+
+@each_and_default
+def test_envoys_own_answers_are_written_as_authz_writes_its_own(name: str) -> None:
+    """All of them, for every status that is told."""
+    spared, *mappers = manager(json.loads(filled_with(0, name)))["local_reply_config"]["mappers"]
+    called = {MAKER["_key"](mapper, 0): mapper for mapper in mappers}
+
+    assert "body" not in spared
+    assert "body_format_override" not in spared
+    assert {key: mapper["body"]["inline_string"] for key, mapper in called.items()} == {
+        key: body for key, (_, body) in as_authz_writes(format_of(name)).items()
+    }
+    assert {json.dumps(mapper["body_format_override"], sort_keys=True) for mapper in mappers} == {
+        '{"content_type": "application/json", "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}'
+    }
+
+
+def filled_with(port: int, name: str, edge: int = 0, admin: int = 0) -> str:
+    """The profile's Envoy; all that it asks is at one port."""
+    return filled(edge=edge, authz=port, log=port, upstream=port, admin=admin, http=port, profile=name)
+
+
+def format_of(name: str) -> str:
+    return load_settings(DEPLOY / "profiles" / f"{name}.yaml", {}, with_secrets=False).settings.responses.format
+
+
+class Alone:
+    """A profile's Envoy, and nobody behind it; what nobody should wait for in a test is waited for shortly."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.edge, self.admin, self.away = free_port(), free_port(), free_port()
+        self._config, self._log = folder / "envoy.yaml", folder / "envoy.log"
+        text = filled_with(self.away, name, self.edge, self.admin)
+        bootstrap = json.loads(text.replace('"timeout": "5s"', '"timeout": "0.1s"'))
+        whole = manager(bootstrap)
+        whole["request_headers_timeout"] = "0.2s"
+        unasked = whole["route_config"]["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"]
+        whole["route_config"]["virtual_hosts"].append(
+            {
+                "name": "status",
+                "domains": ["status.test"],
+                "typed_per_filter_config": unasked,
+                "routes": [{"match": {"path": f"/{of}"}, "direct_response": {"status": of}} for of in MAPPER_OF],
+            }
+        )
+        self._config.write_text(json.dumps(bootstrap))
+
+    def __enter__(self) -> Self:
+        command = [str(envoy_binary({})), "-c", str(self._config), "--concurrency", "1", "--use-dynamic-base-id"]
+        self._envoy = Process("envoy", command, self._log, environ())
+        self._envoy.wait_for(self.admin, "/ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._envoy.stop()
+
+    def details(self, path: str) -> list[str]:
+        """Of the answers there, as Envoy's log has them; once it is stopped, and all is written."""
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line["details"] for line in lines if line["path"] == path]
+
+    def ask(self, path: str) -> Answer:
+        return ask(self.edge, "GET", path, headers={"Authorization": "Bearer x", "X-API-Key": "x"})
+
+    def slow_headers(self) -> tuple[int, bytes]:
+        """Status and body of what a client is told whose headers do not end."""
+        with socket.create_connection(("127.0.0.1", self.edge), timeout=30) as client:
+            client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n")
+            response = http.client.HTTPResponse(client)
+            response.begin()
+            return response.status, response.read()
+
+
+@each_and_default
+def test_without_authz_nothing_passes_and_it_is_told_in_the_apis_own_shape(tmp_path: Path, name: str) -> None:
+    """503 and Retry-After, of the check and of authz's own doors; at once if it is gone, by a time-out if it hangs."""
+    written, doors = as_authz_writes(format_of(name)), DOORS.get(name, ())
+    with Alone(name, tmp_path) as envoy:
+        gone = [envoy.ask(path) for path in ("/v1/x", *doors)]
+        with socket.create_server(("127.0.0.1", envoy.away), backlog=64):
+            hung = [envoy.ask(path) for path in ("/v1/x", *doors)]
+        statuses = {of: ask(envoy.edge, "GET", f"/{of}", headers={"Host": "status.test"}) for of in MAPPER_OF}
+        slow = envoy.slow_headers()
+        traced = [ask(envoy.edge, "TRACE", path) for path in ("/v1/x", *doors)]
+
+    for answer in (*gone, *hung):
+        assert (answer.status, answer.body.decode()) == written["authz_away"]
+        assert (answer.headers["content-type"], answer.headers["retry-after"]) == ("application/json", "1")
+    for door in doors:
+        refused, unanswered, _ = envoy.details(door)
+        assert "connection_failure" in refused
+        assert unanswered == "response_timeout"
+    for of, answer in statuses.items():
+        told = 400 if name == "inferno" and of in {413, 426, 431} else of  # its page has 400 alone for wrong input
+        assert (answer.status, answer.body.decode()) == (told, written[MAPPER_OF[of]][1])
+        assert answer.headers.get("retry-after") == ("1" if of == 503 else None)
+    for answer in traced:
+        assert (answer.status, answer.body.decode()) == written["reply.405"]
+    assert (slow[0], slow[1].decode()) == written["reply.408"]
+
+
+@each_and_default
+def test_how_long_envoy_waits_for_authz(name: str) -> None:
+    """The check: above twice the store's time-out; its doors: above what a login takes."""
+    whole = manager(json.loads(filled_with(0, name)))
+    checks = {one["name"]: one["typed_config"].get("grpc_service", {}).get("timeout") for one in whole["http_filters"]}
+    (host,) = whole["route_config"]["virtual_hosts"]
+    doors = {
+        route["route"]["timeout"] for route in host["routes"] if route.get("route", {}).get("cluster") == "authz_http"
+    }
+
+    assert (checks["authz.check"], checks.get("authz.body", "2s")) == ("0.2s", "2s")
+    assert doors == ({"5s"} if name in DOORS else set())
 
 
 def test_ports_are_filled_in_everywhere() -> None:
@@ -265,5 +365,5 @@ def test_the_overlay_of_the_page() -> None:
 
     (host,) = manager(MAKER["patched"](base, yaml.safe_load(block)))["route_config"]["virtual_hosts"]
 
-    assert [route["match"]["prefix"] for route in host["routes"]] == ["/api/", "/api/", "/"]
+    assert [route["match"]["prefix"] for route in host["routes"]] == ["/", "/api/", "/api/", "/"]
     assert all(f"[{name}]({name}.md)" in page for name in NAMES)

@@ -1,21 +1,24 @@
 """A running profile, met as its API's page shows it: its `curl` lines, its headers, `authz` in a shell beside it."""
 
+import http.client
 import json
 import os
 import re
+import secrets
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final
-
-import yaml
 
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, NewKey
 from authz.core.bucket import Limit
+from authz.core.decision import Reason
+from authz.core.problems import FORMATS, SENTENCE, Problem
 from authz.demo.stack import Stack
 from authz.demo.tour import Answer, ask
 
@@ -27,8 +30,9 @@ PLENTY: Final = {"requests": Limit(10**6, 1)}
 class ProfileStack(Stack):
     """No check is given up on a busy machine."""
 
-    def __init__(self, profile: str) -> None:
-        super().__init__(profile, port=0, environ=os.environ | {"AUTHZ_STORE__TIMEOUT": "5s"}, log_level="debug")
+    def __init__(self, profile: str, environ: Mapping[str, str] | None = None) -> None:
+        environ = {**(environ or os.environ), "AUTHZ_STORE__TIMEOUT": "5s"}
+        super().__init__(profile, port=0, environ=environ, log_level="debug")
 
     def envoy_config(self) -> str:
         return super().envoy_config().replace('"timeout": "0.2s"', '"timeout": "5s"')
@@ -69,12 +73,27 @@ class ProfileStack(Stack):
         assert ended.returncode == 0, ended.stderr
         return json.loads(ended.stdout)
 
-    def admin(self, method: str, path: str, body: object = None) -> Any:
+    def port_of(self, listener: str) -> int:
+        """Of the sidecar."""
+        return int(self.address(listener).rpartition(":")[2])
+
+    def ask_admin(self, method: str, path: str, body: object = None) -> Answer:
         """The admin API, as the key `admin`."""
-        port = int(self.address("http").rpartition(":")[2])
-        got = ask(port, method, f"/authz/v1/{path}", key=self.keys["admin"], body=body)
+        return ask(self.port_of("http"), method, f"/authz/v1/{path}", key=self.keys["admin"], body=body)
+
+    def admin(self, method: str, path: str, body: object = None) -> Any:
+        got = self.ask_admin(method, path, body)
         assert got.status == 200, got.body
         return got.json
+
+    def once_refused(self, method: str, path: str, key: str, body: object = None) -> Answer:
+        """Of a *key* that is let in now and will not be for ever: the first refusal."""
+        answer, deadline_s = self.ask(method, path, key, body), time.monotonic() + PATIENCE_S
+        assert answer.status == 200
+        while answer.status == 200 and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+            answer = self.ask(method, path, key, body)
+        return answer
 
     def usage_when(self, key: IssuedKey, expected: Callable[[Any], bool]) -> Any:
         """Once it is as *expected*; as it is at last, if it does not come to that."""
@@ -83,20 +102,120 @@ class ProfileStack(Stack):
             time.sleep(0.05)
         return usage
 
+    def logged(self, process: str, count: int = 1, **wanted: object) -> list[dict[str, Any]]:
+        """The lines of *process* like that, once there are so many."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            lines = [line for line in self.processes[process].tail(10**7).splitlines() if line.startswith("{")]
+            found = [line for line in map(json.loads, lines) if wanted.items() <= line.items()]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline_s, wanted
+            time.sleep(0.1)
+
     def logs(self) -> str:
+        """Of every process, with all that was asked up to now: the lines of a last request are waited for."""
+        path = f"/last-{secrets.token_hex(8)}"
+        self.ask("GET", path)
+        self.logged("envoy", path=path)
+        self.logged("authz", logger="authz.access", path=path)
         return "\n".join(log.read_text(errors="replace") for log in self.folder.glob("**/*.log"))
 
-    def stored(self) -> bytes:
-        """All that the store has written down."""
-        return b"\n".join(path.read_bytes() for path in (self.folder / "data").rglob("*") if path.is_file())
+    def stored(self, key_id: str) -> bytes:
+        """All that the store has written down, once this key is in it."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
+            written = b"\n".join(path.read_bytes() for path in files)
+            if key_id.encode() in written:
+                return written
+            assert time.monotonic() < deadline_s, key_id
+            time.sleep(0.1)
 
-    def errors_of_envoy(self) -> list[Mapping[str, Any]]:
-        """The bodies that Envoy itself makes, in the order of its mappers."""
-        static = yaml.safe_load(self.envoy_config())["static_resources"]
-        manager = static["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-        spared, *mappers = manager["local_reply_config"]["mappers"]
-        assert "body_format_override" not in spared
-        return [mapper["body_format_override"]["json_format"]["error"] for mapper in mappers]
+    def envoys_own(self) -> dict[str, tuple[int, str]]:
+        """Status and body of what Envoy answers without asking anybody, by the names of its mappers."""
+        large = {"x-large": "x" * 62_000}
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        answers = {
+            "reply.400": ask(self.port, "GET", "/v1/x%2Fy"),
+            "reply.403": ask(self.port, "GET", "/v1/x", headers=upgrade),
+            "reply.404": ask(self.port, "OPTIONS", "*"),
+            "reply.405": ask(self.port, "TRACE", "/v1/x"),
+            "reply.431": ask(self.port, "GET", "/v1/x", headers=large),
+        }
+        assert {answer.headers["content-type"] for answer in answers.values()} == {"application/json"}
+        return {name: (answer.status, answer.body.decode()) for name, answer in answers.items()}
+
+
+# What Envoy itself answers, by the names of its mappers. The words are authz's own where it has some for the status.
+_ENVOYS: Final[Mapping[str, tuple[int, str, str]]] = {
+    "authz_away": (503, "authorizer_unavailable", SENTENCE[Reason.STORE_UNAVAILABLE] + "."),
+    "overloaded": (503, "overloaded", "The gateway is overloaded at the moment, try again."),
+    "reply.403": (403, "forbidden", "The request is not allowed here."),
+    "reply.404": (404, "not_found", "There is nothing at this path."),
+    "reply.405": (405, "method_not_allowed", "This method is not taken here."),
+    "reply.408": (408, "request_timeout", "The request took too long to arrive."),
+    "reply.413": (413, "body_too_large", SENTENCE[Reason.BODY_TOO_LARGE] + "."),
+    "reply.431": (431, "headers_too_large", "The request headers are too large."),
+    "reply.503": (503, "upstream_unavailable", "The upstream is unavailable at the moment, try again."),
+    "reply.504": (504, "upstream_timeout", "The upstream did not answer in time."),
+    "reply.500": (500, "gateway_error", "The gateway failed."),
+    "reply.400": (400, "bad_request", SENTENCE[Reason.BAD_REQUEST] + "."),
+}
+
+
+def as_authz_writes(format_name: str) -> dict[str, tuple[int, str]]:
+    """Status and body of what Envoy itself answers, by the names of its mappers, as authz would write them."""
+    form = FORMATS[format_name]
+    written = {}
+    for name, (status, code, message) in _ENVOYS.items():
+        of_ours = 503 if status >= 500 else status  # the one fault of a server that authz has words for
+        told = 400 if status == 431 and format_name == "inferno" else form.statuses.get(status, status)
+        written[name] = (told, form.body(Problem(of_ours, code, message)))
+    return written
+
+
+class Replica(ProfileStack):
+    """Another sidecar, with an Envoy of its own, on the store and the secrets of *stack*, before the same API."""
+
+    def __init__(self, stack: ProfileStack) -> None:
+        shared = {name: stack.environ[name] for name in ("AUTHZ_JWT_SECRET", "AUTHZ_PEPPER")}
+        super().__init__(stack.profile.name, os.environ | shared | {"AUTHZ_STORE__URL": stack.store_url})
+        self.upstream_port = stack.upstream_port
+
+    def _start_upstream(self) -> None:
+        """It is there."""
+
+    def _create_keys(self) -> None:
+        """It has those that are there."""
+
+    def _stop_all(self) -> None:
+        self.processes["authz"].signal(signal.SIGKILL)  # what it has to book nobody asks for
+        super()._stop_all()
+
+
+@contextmanager
+def on_every_replica(stack: ProfileStack) -> Iterator[Callable[[str, str, str], list[Answer]]]:
+    """What asks, by method, path and key, *stack* and a replica of it, on two connections each that stay open."""
+    with ExitStack() as entered:
+        stacks = [stack, entered.enter_context(Replica(stack))]
+        connections = [
+            entered.enter_context(closing(http.client.HTTPConnection("127.0.0.1", each.port, timeout=30)))
+            for each in stacks * 2
+        ]
+
+        def ask_all(method: str, path: str, key: str) -> list[Answer]:
+            answers = []
+            for connection in connections:
+                connection.request(method, path, headers=stack.profile.headers(key))
+                socket = connection.sock
+                response = connection.getresponse()
+                headers = {name.lower(): value for name, value in response.getheaders()}
+                answers.append(Answer(response.status, headers, response.read()))
+                assert connection.sock is socket
+            return answers
+
+        yield ask_all
 
 
 def as_sent(body: str) -> bytes:
