@@ -169,6 +169,7 @@ def user_admin(configuration: Configuration, store: Store, observer: AuditObserv
         hasher=Argon2Hasher(),
         scopes=ScopeTable(dict(configuration.settings.scopes)),
         observer=observer,
+        keys=key_admin(configuration, store, observer),
     )
 
 

@@ -20,8 +20,9 @@ from authz.core.keyformat import OpaqueToken, display_prefix, parse_token
 from authz.core.keyrecord import KeyRecord, Rotation, tenant_of
 from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
 from authz.core.principal import Principal
+from authz.core.prompt import Prompt
 from authz.core.request import Request
-from authz.core.rules import STAGE, Stage, judge, longest_prompt, stage_of, unjudgeable
+from authz.core.rules import STAGE, Stage, judge, judge_prompt, must_read, scopes_for, stage_of, unjudgeable
 from authz.core.settlement import Hold, Spent
 from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, Prompts, StoreFault, Verifier
 
@@ -69,6 +70,7 @@ class Judged:
     principal: Principal
     route: Route | None
     limits: tuple[LimitSet, ...]
+    required: tuple[str, ...]
     stage: Stage
     denied: Deny | None
 
@@ -76,6 +78,21 @@ class Judged:
     def looks(self) -> bool:
         """Another check will see the body, and spend."""
         return self.stage is Stage.HEADERS
+
+
+class Body:
+    """Of the request of one check: read at most once, however often the check is judged."""
+
+    def __init__(self, body: bytes, prompts: Prompts) -> None:
+        self._body = body
+        self._prompts = prompts
+        self._read: Prompt | Refusal | None = None
+
+    async def read(self, key_id: str) -> Prompt | Refusal:
+        """Raises: OverloadFault."""
+        if self._read is None:
+            self._read = await self._prompts.read(self._body, key_id)
+        return self._read
 
 
 class Authorizer:
@@ -117,16 +134,17 @@ class Authorizer:
         if isinstance(presented, Refusal):
             return _denied(presented, route)
         claims = presented if isinstance(presented, Claims) else None
+        body = Body(request.body, self._prompts)
         try:
             if isinstance(presented, OpaqueToken):
                 claims = await self._opaque.find(presented.value)
             if claims is None:
                 return Deny(Reason.UNKNOWN_KEY, route=_name(route))
-            return await self._decide(request, route, claims, ambiguous=ambiguous, spend=spend)
+            return await self._decide(request, route, claims, body, ambiguous=ambiguous, spend=spend)
         except OverloadFault as fault:
             return Fault(Reason.OVERLOADED, str(fault), _name(route))
         except StoreFault as fault:
-            return await self._without_store(request, route, claims, fault, ambiguous=ambiguous, spend=spend)
+            return await self._without_store(request, route, claims, body, fault, ambiguous=ambiguous, spend=spend)
 
     def _authenticate(self, request: Request) -> Claims | OpaqueToken | Refusal:
         found = extract(request, self._rules.sources, self._rules.refuse_in_query)
@@ -138,7 +156,7 @@ class Authorizer:
         return self._verifier.verify(token) if isinstance(token, str) else token
 
     async def _decide(
-        self, request: Request, route: Route | None, claims: Claims, *, ambiguous: bool, spend: bool
+        self, request: Request, route: Route | None, claims: Claims, body: Body, *, ambiguous: bool, spend: bool
     ) -> Decision:
         tenant = tenant_of(claims.workspace, claims.subject)
         fresh = False
@@ -155,7 +173,7 @@ class Authorizer:
             if refusal:
                 denied = _denied(refusal, route, judged.principal if record else None)
                 return self._held(denied, judged, spend=spend)
-            judged = await self._prompt_judged(request, judged)
+            judged = await self._body_judged(request, judged, body)
             if isinstance(judged, Fault):
                 return judged
             admission = self._admission(tenant, judged, request, spend=spend)
@@ -188,8 +206,8 @@ class Authorizer:
 
     def _judge(self, request: Request, route: Route | None, presented: Presented, *, ambiguous: bool) -> Judged | Fault:
         """
-        Route, scope and rules, but for the prompt, by what is known locally. An Envoy route may ask for more by its
-        context extensions.
+        Route, scope and rules, but for what the body says, by what is known locally. An Envoy route may ask for more by
+        its context extensions.
         """
         principal = _principal(presented.claims, presented.record, self._rules.prefix)
         name = _name(route)
@@ -211,18 +229,25 @@ class Authorizer:
             denied = Deny(Reason.INSUFFICIENT_SCOPE, route=name, principal=principal, required=required)
         elif refusal := judge(rules, request, stage):
             denied = _denied(refusal, route, principal)
-        return Judged(presented, principal, route, limits, stage, denied)
+        return Judged(presented, principal, route, limits, required, stage, denied)
 
-    async def _prompt_judged(self, request: Request, judged: Judged) -> Judged | Fault:
-        """The last of the local judgement, as it alone costs much."""
-        most = longest_prompt(judged.route.rules, request, judged.stage) if judged.route else None
-        if judged.denied or most is None:
+    async def _body_judged(self, request: Request, judged: Judged, body: Body) -> Judged | Fault:
+        """The last of the local judgement, as it alone costs much: what the body says, its scopes before its rules."""
+        rules, route, principal = judged.route.rules if judged.route else (), judged.route, judged.principal
+        if judged.denied or not must_read(rules, request, judged.stage):
             return judged
         try:
-            refusal = await self._prompts.judge(request.body, most)
+            prompt = await body.read(principal.key_id)
         except OverloadFault as fault:
-            return Fault(Reason.OVERLOADED, str(fault), _name(judged.route))
-        return replace(judged, denied=_denied(refusal, judged.route, judged.principal)) if refusal else judged
+            return Fault(Reason.OVERLOADED, str(fault), _name(route))
+        if isinstance(prompt, Refusal):
+            return replace(judged, denied=_denied(prompt, route, principal))
+        required = tuple(dict.fromkeys((*judged.required, *scopes_for(rules, prompt))))
+        if not self._policy.scopes.covers(principal.scopes, required):
+            denied = Deny(Reason.INSUFFICIENT_SCOPE, route=_name(route), principal=principal, required=required)
+            return replace(judged, denied=denied)
+        refusal = judge_prompt(rules, prompt)
+        return replace(judged, denied=_denied(refusal, route, principal)) if refusal else judged
 
     def _limits(self, request: Request, route: Route | None) -> tuple[LimitSet, ...] | None:
         limits = route.limits if route else ()
@@ -296,6 +321,7 @@ class Authorizer:
         request: Request,
         route: Route | None,
         claims: Claims | None,
+        body: Body,
         fault: StoreFault,
         *,
         ambiguous: bool,
@@ -313,16 +339,19 @@ class Authorizer:
             return Fault(Reason.STORE_UNAVAILABLE, str(fault), _name(route))
         presented = Presented.of(claims, record)
         judged = self._judge(request, route, presented, ambiguous=ambiguous)
-        if isinstance(judged, Fault) or isinstance(judged := await self._prompt_judged(request, judged), Fault):
+        if isinstance(judged, Fault):
             return judged
-        allowed = Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True, preliminary=judged.looks)
-        decision: Decision = judged.denied or allowed
         dead_us = self._dead_us(presented)
         if record and (refusal := self._key_refused(presented)):
-            decision = _denied(refusal, route, judged.principal)
-        elif dead_us and self._clock.now_s() * US >= dead_us:
-            decision = Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
-        return self._held(decision, judged, spend=spend)
+            return self._held(_denied(refusal, route, judged.principal), judged, spend=spend)
+        if dead_us and self._clock.now_s() * US >= dead_us:
+            dead = Deny(Reason.EXPIRED, route=_name(route), principal=judged.principal)
+            return self._held(dead, judged, spend=spend)
+        judged = await self._body_judged(request, judged, body)
+        if isinstance(judged, Fault):
+            return judged
+        allowed = Allow(Reason.ALLOWED, _name(route), judged.principal, degraded=True, preliminary=judged.looks)
+        return self._held(judged.denied or allowed, judged, spend=spend)
 
 
 def _conclude(judged: Judged, answer: Admitted) -> Decision:

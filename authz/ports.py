@@ -15,6 +15,7 @@ from authz.core.decision import Decision, Refusal
 from authz.core.event import Event
 from authz.core.keyrecord import KeyRecord
 from authz.core.listing import Filter
+from authz.core.prompt import Prompt
 from authz.core.request import Request
 from authz.core.settlement import Booked, Booking, DecisionId, Finished
 from authz.core.usage import Counts, Owner, Row, Step
@@ -33,7 +34,7 @@ class StoreFault(Exception):  # noqa: N818 - "fault" is our word for a failing o
 
 
 class OverloadFault(StoreFault):
-    """More is waiting than may wait: for the store, or for its turn to be computed."""
+    """More is waiting than may wait: for the store, or for its turn to be computed; or we were held up ourselves."""
 
 
 class Clock(Protocol):
@@ -67,8 +68,12 @@ class OpaqueTokens(Protocol):
 
 
 class Prompts(Protocol):
-    async def judge(self, body: bytes, most: int) -> Refusal | None:
-        """Whether *body* is JSON whose prompt has at most *most* characters. Raises: OverloadFault."""
+    async def read(self, body: bytes, key_id: str) -> Prompt | Refusal:
+        """
+        What *body* asks for, or why it cannot be read. No key keeps another one's bodies waiting for all of its own.
+
+        Raises: OverloadFault.
+        """
         ...
 
 
@@ -77,7 +82,7 @@ class Ledger(Protocol):
         """
         Decide and charge in one atomic step.
 
-        Raises: StoreFault — within the store's time-out; nothing is known to have been charged.
+        Raises: StoreFault — nothing is known to have been charged; OverloadFault — nor is it known whose fault that is.
         """
         ...
 
@@ -184,7 +189,7 @@ class KeyRegistry(Protocol):
         Marks a store that was never used as ours. A draft that was made already is read, and not made twice; whether
         it was made now, comes with it.
 
-        Raises: PrefixTakenError; StoreFault.
+        Raises: PrefixTakenError; RevokedError — the event's actor is, and lies in the key's partition; StoreFault.
         """
         ...
 
@@ -257,6 +262,10 @@ class UserRegistry(Protocol):
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
         """The user and the password's hash; None: there is none, or it was removed."""
+        ...
+
+    async def find_removed(self, name: str) -> KeyRecord | None:
+        """Who had the name last, if they were removed and nobody has taken it since."""
         ...
 
     async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:

@@ -40,7 +40,7 @@ from authz.app import (
     tickets,
 )
 from authz.core.problems import FORMATS
-from authz.ports import StoreFault
+from authz.ports import OverloadFault, StoreFault
 from authz.settings import Configuration, Settings, SettingsError, build
 from authz.settings.model import Listener
 from authz.settlement import Settlement
@@ -143,6 +143,7 @@ class Sidecar:
             self._handler, self._service, self._front, self._log = handler, service, front, log
             self._start_rewrapping()
             self._tell_start(settings)
+            _tell_warnings(self._configuration)
             await self._stopping.wait()
             await self._drain(handler, log, servers, [*watches, *self._rewrapping])
             if not settling.done():
@@ -219,6 +220,7 @@ class Sidecar:
         self._service.replace(service)
         self._front.application = self._rest([self._service, *offered])
         self._tell_reload(self._configuration.settings, fresh.settings)
+        _tell_warnings(fresh)
         self._configuration = fresh
         self._start_rewrapping()
         self._prometheus.reloaded(accepted=True)
@@ -304,6 +306,8 @@ class Sidecar:
                 state, detail = await store.probe(), ""
                 if state == "up" and self._store_state != "up":
                     await _warn_of_eviction(store)
+            except OverloadFault as fault:  # of the sidecar's own: nothing is known of the store
+                state, detail = self._store_state, str(fault)
             except StoreFault as fault:
                 state, detail = "down", str(fault)
             if state != self._store_state and (state != "down" or self._store_state != "unknown"):
@@ -335,6 +339,11 @@ class Sidecar:
             "server": "grpcio",
         }
         _log.info("serving", extra={"fields": fields})
+
+
+def _tell_warnings(configuration: Configuration) -> None:
+    for warning in configuration.warnings:
+        _log.warning("the configuration may not be what is meant: %s", warning)
 
 
 def _largest_check(settings: Settings) -> int:

@@ -2,7 +2,7 @@
 
 import secrets
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -180,6 +180,8 @@ class KeyAdmin:
                 record, made_now = await self.registry.create(KeyDraft(drafted, new.lifetime_s), event)
             except PrefixTakenError:
                 continue
+            except RevokedError as exc:
+                raise ForbiddenError("the caller was revoked meanwhile") from exc
             if made_now:
                 self.observer.changed(event)
             elif (
@@ -397,10 +399,13 @@ class KeyAdmin:
         if record.revoked_at_us is not None:
             await self.kept.forget(record)
             return record, []
+        await self._revoke(record, reason, actor)
+        return await self.show(record.id, actor), await self._consequences(record)
+
+    async def _revoke(self, record: KeyRecord, reason: str, actor: Actor) -> None:
         event = _event(actor, Action.REVOKE, record, after={"reason": reason})
         await self.registry.revoke(record.id, reason, event)
         self.observer.changed(event)
-        return await self.show(record.id, actor), await self._consequences(record)
 
     def _is_foreign(self, key: str, actor: Actor) -> bool:
         """The `jti` of a token from elsewhere, and not a key's id, prefix or token mistyped."""
@@ -502,6 +507,37 @@ class KeyAdmin:
             if not token:
                 return covered, True
         return covered, False
+
+    async def revoke_owned(
+        self, subject: str, workspace: str, reason: str, actor: Actor, upto_us: int | None = None
+    ) -> tuple[int, list[str]]:
+        """
+        Every key of *subject* in that very *workspace* (empty: in none) that was made up to then (None: all); how many,
+        and what the caller should know of it. One by one, as a subject in no workspace ends in all of them in bulk.
+
+        Raises: StoreFault — some may be revoked; a second time revokes the rest.
+        """
+        revoked = []
+        async for record in self._owned(subject, workspace):
+            if record.revoked_at_us is None and (upto_us is None or record.created_at_us <= upto_us):
+                await self._revoke(record, reason, actor)
+                revoked.append(record)
+        return len(revoked), await self._consequences_of_all(revoked)
+
+    async def count_living(self, subject: str, workspace: str) -> int:
+        """Of the keys of *subject* in that very *workspace* (empty: in none). Raises: StoreFault."""
+        now_us = await self.registry.now_us()
+        return sum([one.state(now_us) is KeyState.ACTIVE async for one in self._owned(subject, workspace)])
+
+    async def _owned(self, subject: str, workspace: str) -> AsyncIterator[KeyRecord]:
+        wanted, token = Filter({"subject": subject, "workspace": workspace}), ""
+        while True:
+            page = await self.registry.page(wanted, _PAGE, token)
+            for record in page.records:
+                yield record
+            token = page.next_token
+            if not token:
+                return
 
     async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:
         """Raises: ForbiddenError; BadPageTokenError; StoreFault."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from authz.admin.actor import Actor
-from authz.admin.keys import KeyRequestError, check_name, check_scopes, draw_id
+from authz.admin.keys import KeyAdmin, KeyRequestError, check_name, check_scopes, draw_id
 from authz.core.addresses import neighbourhood
 from authz.core.admission import Admission, Admitted, Group, Status
 from authz.core.bucket import US, Charge, Limit
@@ -26,6 +26,7 @@ from authz.ports import (
     PasswordHasher,
     RevokedError,
     Signer,
+    StoreFault,
     UserRegistry,
 )
 
@@ -35,6 +36,7 @@ MAX_PASSWORD_BYTES: Final = 1024
 _ATTEMPTS: Final = 8  # at a password while others set the same user's
 _NEVER_REVOKED: Final = 2**53 - 1
 _NOBODY: Final = "\0login"  # no key or jti has this name
+_REMOVED: Final = "the user was removed"  # the reason of a revocation
 
 
 class NoSuchUserError(Exception):
@@ -43,6 +45,10 @@ class NoSuchUserError(Exception):
 
 class UserExistsError(Exception):
     """Somebody has this name already."""
+
+
+class UnfinishedRemovalError(Exception):
+    """The store failed in the midst of a removal: asked for again, it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +61,21 @@ class NewUser:
 
 
 @dataclass(frozen=True, slots=True)
+class RemovedUser:
+    """`keys`: how many were revoked; `warnings`: what that led to."""
+
+    user: KeyRecord
+    keys: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class UserAdmin:
     registry: UserRegistry
     hasher: PasswordHasher
     scopes: ScopeTable
     observer: AuditObserver
+    keys: KeyAdmin
 
     async def add(self, new: NewUser, password: str, actor: Actor) -> KeyRecord:
         """Raises: KeyRequestError; UserExistsError; ForbiddenError; StoreFault."""
@@ -106,13 +122,44 @@ class UserAdmin:
     async def all(self) -> Sequence[KeyRecord]:
         return await self.registry.all()
 
-    async def remove(self, name: str, actor: Actor) -> KeyRecord:
-        """Ends every session of the user. Raises: NoSuchUserError; StoreFault."""
-        record = await self._find(name)
-        event = Event(actor.id, Action.USER_REMOVE, record.id, record.workspace, before={"name": name})
-        await self.registry.remove(record, event)
+    async def living_keys(self, user: KeyRecord) -> int:
+        """How many keys are this user's own: they may have been made before there was a user. Raises: StoreFault."""
+        return await self.keys.count_living(user.subject, user.workspace)
+
+    async def remove(self, name: str, actor: Actor) -> RemovedUser:
+        """
+        Ends every session of the user, then every key of theirs, as a session that still lived could make another. Of
+        who was removed before, what is left is ended: keys made up to then.
+
+        Raises: NoSuchUserError — nothing is left either; UnfinishedRemovalError; StoreFault — nothing was done.
+        """
+        try:
+            user = await self._find(name)
+        except NoSuchUserError:
+            return await self._finish_removal(name, actor)
+        event = Event(actor.id, Action.USER_REMOVE, user.id, user.workspace, before={"name": name})
+        try:
+            await self.registry.remove(user, event)
+        except StoreFault as fault:
+            raise UnfinishedRemovalError(str(fault)) from fault
         self.observer.changed(event)
-        return record
+        return await self._revoke_keys(user, None, actor)
+
+    async def _finish_removal(self, name: str, actor: Actor) -> RemovedUser:
+        user = await self.registry.find_removed(name) if is_name(name) else None
+        if user is None:
+            raise NoSuchUserError(name)
+        removed = await self._revoke_keys(user, user.revoked_at_us, actor)
+        if not removed.keys:
+            raise NoSuchUserError(name)
+        return removed
+
+    async def _revoke_keys(self, user: KeyRecord, upto_us: int | None, actor: Actor) -> RemovedUser:
+        try:
+            revoked, warnings = await self.keys.revoke_owned(user.subject, user.workspace, _REMOVED, actor, upto_us)
+        except StoreFault as fault:
+            raise UnfinishedRemovalError(str(fault)) from fault
+        return RemovedUser(user, revoked, warnings)
 
     async def _find(self, name: str) -> KeyRecord:
         found = await self.registry.find(name) if is_name(name) else None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from authz.cli.common import add_common, load
-from authz.cli.output import DONE, print_json
+from authz.cli.output import DONE, note, print_json
 from authz.settings import Settings
 
 
@@ -31,6 +31,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 async def validate(arguments: argparse.Namespace) -> int:
     configuration = load(arguments)
+    for warning in configuration.warnings:
+        note(f"authz: warning: {warning}")
     if arguments.json:
         print_json({"valid": True, "source": configuration.source})
     else:

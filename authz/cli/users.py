@@ -10,12 +10,20 @@ from typing import Any, Final
 from authz.adapters.logs.silent import Silent
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import KeyRequestError
-from authz.admin.users import MAX_PASSWORD_BYTES, NewUser, NoSuchUserError, UserAdmin, UserExistsError
+from authz.admin.users import (
+    MAX_PASSWORD_BYTES,
+    NewUser,
+    NoSuchUserError,
+    UnfinishedRemovalError,
+    UserAdmin,
+    UserExistsError,
+)
 from authz.app import user_admin
 from authz.cli.common import add_common, command_store, filled, load, usage_error
 from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
 from authz.core.keyrecord import KeyRecord
 from authz.core.units import rfc3339
+from authz.ports import StoreFault
 
 
 _MAX_LINE: Final = 4 * MAX_PASSWORD_BYTES
@@ -33,7 +41,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for verb in (add_, passwd_):
         verb.add_argument("--password-stdin", action="store_true", help="one line of stdin; else it is asked for")
     list_ = verbs.add_parser("list", help="everybody, by name")
-    remove_ = verbs.add_parser("remove", help="log somebody out for good; the name is free again")
+    remove_ = verbs.add_parser("remove", help="log somebody out for good and revoke their keys; the name is free again")
     _add_name(remove_)
     for verb, run in ((add_, add), (passwd_, passwd), (list_, list_users), (remove_, remove)):
         add_common(verb, json=verb in {add_, list_})
@@ -57,6 +65,9 @@ async def _administer(arguments: argparse.Namespace) -> AsyncGenerator[UserAdmin
             raise CommandError(told) from exc
         except NoSuchUserError as exc:
             raise CommandError(f"there is no user {arguments.name!r}") from exc
+        except UnfinishedRemovalError as exc:
+            told = f"the removal of {arguments.name!r} was cut short ({exc}): sessions or keys of theirs may still"
+            raise CommandError(f"{told} work; run the same command again before anybody else gets the name") from exc
 
 
 def add(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
@@ -68,11 +79,28 @@ async def _add(arguments: argparse.Namespace, password: str) -> int:
     new = NewUser(arguments.name, arguments.workspace or "", tuple(arguments.scopes))
     async with _administer(arguments) as admin:
         made = await admin.add(new, password, COMMAND_LINE)
-    if arguments.json:
-        print_json(described(made))
-    else:
-        print(f"{printable(made.name)} may log in, with {_scopes(made)} ({made.id})")
+        if arguments.json:
+            print_json(described(made))
+        else:
+            print(f"{printable(made.name)} may log in, with {_scopes(made)} ({made.id})")
+        await _tell_of_keys(admin, made)
     return DONE
+
+
+async def _tell_of_keys(admin: UserAdmin, made: KeyRecord) -> None:
+    """The user is made, so nothing that fails here fails the command."""
+    try:
+        living = await admin.living_keys(made)
+    except StoreFault as fault:
+        note(f"authz: whether the user has keys already could not be looked up: {fault}")
+        return
+    if living:
+        whose = f"of the subject {printable(made.name)}, made before: a portal shows them to the user as their own"
+        note(f"authz: there {'is' if living == 1 else 'are'} {_keys(living, 'living key')} {whose}")
+
+
+def _keys(count: int, kind: str = "key") -> str:
+    return f"{count} {kind}{'s' if count != 1 else ''}"
 
 
 def _scopes(user: KeyRecord) -> str:
@@ -109,9 +137,11 @@ async def list_users(arguments: argparse.Namespace) -> int:
 async def remove(arguments: argparse.Namespace) -> int:
     async with _administer(arguments) as admin:
         removed = await admin.remove(arguments.name, COMMAND_LINE)
-    print(f"{printable(removed.name)} is removed, and every session has ended")
-    note("Keys of this subject go on working: 'authz keys revoke --subject NAME' ends them. Whoever gets the name next")
-    note("would find them in a portal as their own.")
+    print(f"{printable(removed.user.name)} is removed, and every session has ended")
+    if removed.keys:
+        print(f"revoked with them: {_keys(removed.keys)}")
+    for warning in removed.warnings:
+        note(f"authz: {printable(warning)}")
     return DONE
 
 

@@ -26,7 +26,7 @@ def policy(settings: Settings) -> Policy:
 
 def _request_rules(settings: Settings) -> dict[str, RequestRule]:
     return {
-        name: RequestRule(name, rule.content_types or (), rule.max_body, rule.max_prompt)
+        name: RequestRule(name, rule.content_types or (), rule.max_body, rule.max_prompt, rule.stream_scopes)
         for name, rule in settings.request_rules.items()
     }
 

@@ -2,14 +2,17 @@
 Faults between fields: a route that names a scope, a limit or a rule that is not there, inclusion in circles, a listener
 that the world can reach in plain text.
 
-They are looked for in the raw document, whatever the models said of it, so that one run tells every fault.
+They are looked for in the raw document, whatever the models said of it, so that one run tells every fault. Warnings are
+about a configuration without faults, in which something stands that is hardly meant.
 """
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
+from urllib.parse import unquote
 
+from authz.core.policy import Route
 from authz.core.rules import MAX_READ
 from authz.core.scope import find_cycle
 from authz.core.units import parse_size
@@ -37,6 +40,36 @@ def crosscheck(raw: dict[str, object]) -> Iterator[Found]:
     )
 
 
+def warnings(routes: Sequence[Route]) -> Iterator[tuple[Path, str]]:
+    """(path, reason): rules of one exact path that another spelling of it passes by, in a route further down."""
+    for index, route in enumerate(routes):
+        if not route.rules or "*" in route.pattern:
+            continue
+        spelling = _other_spelling(unquote(route.pattern))
+        for later in _reached(routes, route, spelling):
+            lacked = [rule.name for rule in route.rules if rule not in routes[later].rules]
+            if later > index and lacked:
+                told = f"the route {route.name!r} asks for {', '.join(lacked)}, but {spelling!r} falls to"
+                there = f"routes[{later}], {routes[later].name!r}, which does not: where the upstream takes both paths"
+                remedy = f"for one, put the rules on that route as well, or add a route for {spelling!r} before it"
+                yield ("routes", index, "rules"), f"{told} {there} {remedy}"
+
+
+def _other_spelling(path: str) -> str:
+    """With a slash at its end, or without: many servers take both for one."""
+    return path[:-1] if path.endswith("/") else f"{path}/"
+
+
+def _reached(routes: Sequence[Route], like: Route, path: str) -> list[int]:
+    """Which routes *path* comes to, by any of the methods that *like* is for."""
+    other = ""  # a method that no route names
+    methods = like.methods or {other}.union(*(route.methods for route in routes))
+    places = {
+        next((place for place, route in enumerate(routes) if route.matches(method, path)), None) for method in methods
+    }
+    return sorted(place for place in places if place is not None)
+
+
 def known_scopes(scopes: object) -> set[str]:
     names = set(_mapping(scopes))
     return names | {str(name) for included in _mapping(scopes).values() for name in _list(included)}
@@ -56,12 +89,7 @@ def _routes(raw: dict[str, object]) -> Iterator[Found]:
     for index, route in enumerate(_list(raw.get("routes"))):
         fields = _mapping(route)
         for what, known in (("scope", scopes), ("limit", limits), ("rule", rules)):
-            path: Path = ("routes", index, f"{what}s")
-            names = [str(name) for name in _list(fields.get(f"{what}s"))]
-            yield from _twice(path, names)
-            for place, name in enumerate(names):
-                if name not in known:
-                    yield (*path, place), f"unknown {what} {name!r}", nearest(name, known)
+            yield from _known(("routes", index, f"{what}s"), what, fields.get(f"{what}s"), known)
         if fields.get("public") is True and (fields.get("scopes") or fields.get("limits")):
             yield ("routes", index), "a public route has neither scopes nor limits: nobody is asked who they are", ""
         if fields.get("public") is True and fields.get("rules"):
@@ -75,12 +103,17 @@ def _limits(raw: dict[str, object]) -> Iterator[Found]:
 
 
 def _request_rules(raw: dict[str, object]) -> Iterator[Found]:
+    known = known_scopes(raw.get("scopes"))
     for name, rule in _mapping(raw.get("request_rules")).items():
-        asked = [_mapping(rule).get(field) for field in ("content_types", "max_body", "max_prompt")]
-        if isinstance(rule, dict) and asked == [None] * 3:
-            yield ("request_rules", name), "asks for nothing: neither content_types, max_body nor max_prompt", ""
-        if _mapping(rule).get("max_prompt") and _bytes(_mapping(rule).get("max_body")) > MAX_READ:
-            reason = f"must be at most {MAX_READ} bytes: with max_prompt, all of a body is read"
+        fields = _mapping(rule)
+        asked = [fields.get(field) for field in ("content_types", "max_body", "max_prompt")]
+        if isinstance(rule, dict) and asked == [None] * 3 and not fields.get("stream_scopes"):
+            reason = "asks for nothing: neither content_types, max_body, max_prompt nor stream_scopes"
+            yield ("request_rules", name), reason, ""
+        yield from _known(("request_rules", name, "stream_scopes"), "scope", fields.get("stream_scopes"), known)
+        reading = [field for field in ("max_prompt", "stream_scopes") if fields.get(field)]
+        if reading and _bytes(fields.get("max_body")) > MAX_READ:
+            reason = f"must be at most {MAX_READ} bytes: with {reading[0]}, all of a body is read"
             yield ("request_rules", name, "max_body"), reason, ""
 
 
@@ -176,6 +209,14 @@ def is_local(address: str) -> bool:
     """A Unix socket or a loopback address."""
     host = address.rpartition(":")[0].strip("[]")
     return address.startswith("unix:") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _known(path: Path, what: str, named: object, known: set[str]) -> Iterator[Found]:
+    names = [str(name) for name in _list(named)]
+    yield from _twice(path, names)
+    for place, name in enumerate(names):
+        if name not in known:
+            yield (*path, place), f"unknown {what} {name!r}", nearest(name, known)
 
 
 def _twice(path: Path, names: list[str]) -> Iterator[Found]:

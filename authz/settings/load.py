@@ -9,7 +9,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from authz.settings.crosscheck import crosscheck
+from authz.settings import build, crosscheck
 from authz.settings.environment import YAML_FAULTS, override
 from authz.settings.faults import Path as FieldPath
 from authz.settings.faults import SettingsError, SettingsFault, from_validation, shown
@@ -37,6 +37,12 @@ class Configuration:
     source: str
     keyring_secrets: tuple[bytes, ...] = field(default=(), repr=False)
     peppers: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is no fault, and hardly meant."""
+        found = crosscheck.warnings(build.policy(self.settings).routes)
+        return [f"{self.source}: {shown(path)}: {reason}" for path, reason in found]
 
 
 class _Loader(yaml.SafeLoader):
@@ -77,7 +83,7 @@ def load_settings(
         variable = next((v for p, v in by_variable.items() if path[: len(p)] == p or p[: len(path)] == path), source)
         faults.append(SettingsFault(variable, shown(path), reason, nearest))
 
-    found = list(crosscheck(_completed(raw, defaults)))
+    found = list(crosscheck.crosscheck(_completed(raw, defaults)))
     settings = None
     try:
         settings = Settings.model_validate(raw)

@@ -227,6 +227,7 @@ class RequestRuleSettings(Model):
     content_types: Annotated[tuple[MediaType, ...], Field(min_length=1, strict=False)] | None = None
     max_body: SizeBytes | None = None
     max_prompt: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    stream_scopes: Annotated[tuple[ScopeName, ...], Field(strict=False)] = ()
 
 
 class Settlement(Model):

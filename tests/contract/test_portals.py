@@ -368,6 +368,44 @@ async def test_who_manages_the_keys_of_inferno(place: Place) -> None:
     assert told["detail"] == "The caller does not hold the scope 'read_models'."
 
 
+@pytest.mark.parametrize("caller", ["key", "user"])
+async def test_nobody_deletes_a_key_of_inferno_that_holds_more(place: Place, caller: str) -> None:
+    """The same refusal as for granting it, however often; admins revoke what they like, at authz's own doors too."""
+    path = "/api/v1/auth/api-keys"
+    held = ("manage_users", "read_models")
+    mine = await (place.key(*held) if caller == "key" else place.user("boss", *held))
+    admins, partly = await place.made("admin", *PERMISSIONS), await place.made("read_models", "run_inference")
+    equal, less = await place.made(*held), await place.made("read_models")
+
+    for key, lacked in ((admins, "admin"), (partly, "run_inference")):
+        for _ in range(2):
+            told = await place.refused(403, "DELETE", f"{path}/{key.record.id}", mine)
+            assert told["reason"] == "insufficient_scope"
+            assert told["detail"] == f"The caller does not hold the scope '{lacked}'."
+        assert (await place.doors.other.show(key.record.id)).revoked_at_us is None
+    for key in (equal, less):
+        assert (await place.ask("DELETE", f"{path}/{key.record.id}", mine)).status_code == 204
+        assert await place.doors.reason(key.token) == "revoked"
+    assert (await place.ask("DELETE", f"{path}/{partly.record.id}", admins.token)).status_code == 204
+    revoked = await place.ask("POST", f"/authz/v1/keys/{admins.record.id}:revoke", await place.key("admin"))
+    assert revoked.status_code == 200
+
+
+async def test_a_key_of_inferno_may_delete_itself(place: Place) -> None:
+    mine = await place.made("manage_users")
+    assert (await place.ask("DELETE", f"/api/v1/auth/api-keys/{mine.record.id}", mine.token)).status_code == 204
+    assert await place.doors.reason(mine.token) == "revoked"
+
+
+async def test_that_a_key_of_inferno_holds_more_is_told_in_the_format_of_the_profile(valkey_url: str) -> None:
+    async with at(valkey_url, responses={"format": "inferno"}) as place:
+        admins = await place.made("run_inference")
+        told = await place.ask("DELETE", f"/api/v1/auth/api-keys/{admins.record.id}", await place.key("manage_users"))
+    assert told.status_code == 403
+    assert told.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
+    assert told.json()["error"]["code"] == "PERMISSION_DENIED"
+
+
 @pytest.mark.parametrize(
     ("change", "at_fault"),
     [

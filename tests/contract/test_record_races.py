@@ -429,7 +429,7 @@ def people(made: Parts) -> People:
     hasher = Argon2Hasher(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     registry = RedisUserRegistry(made.store)
     signer = JwtSigner(Keyring((VerificationKey(None, "HS256", SECRET.encode()),)), "portal", SESSION_TYPE)
-    users = UserAdmin(registry, hasher, SCOPES, made.observer)
+    users = UserAdmin(registry, hasher, SCOPES, made.observer, made.admin)
     return People(users, Login(registry, hasher, made.ledger, signer, 3600, None, None))
 
 

@@ -17,6 +17,8 @@ from tests.support.parts import Parts, configuration, parts, pipeline, request
 
 ROUTES = [
     {"name": "chat", "path": "/v1/chat", "scopes": ["read-write"], "limits": ["default"], "rules": ["json", "short"]},
+    {"name": "stream", "path": "/v1/stream", "scopes": ["read-only"], "limits": ["default"], "rules": ["stream"]},
+    {"name": "both", "path": "/v1/both", "scopes": ["read-only"], "limits": ["default"], "rules": ["stream", "short"]},
     {"name": "upload", "path": "/v1/files", "scopes": ["read-write"], "limits": ["default"], "rules": ["small"]},
     {"name": "public", "path": "/healthz", "public": True},
     {"name": "rest", "path": "/v1/**", "scopes": ["read-write"], "limits": ["default"]},
@@ -25,6 +27,7 @@ RULES = {
     "json": {"content_types": ["application/json"], "max_body": "1MB"},
     "short": {"max_prompt": 10},
     "small": {"max_body": 100},
+    "stream": {"stream_scopes": ["read-write"]},
 }
 LONG = {"messages": [{"content": "12345"}, {"content": "678901"}]}
 FINE = {"messages": [{"content": "12345"}, {"content": "67890"}]}
@@ -174,7 +177,8 @@ async def test_looking_refuses_nothing_for_an_estimate(made: Parts) -> None:
 @pytest.mark.parametrize(
     ("stage", "path", "detail"),
     [
-        pytest.param("", "/v1/chat", "the rule short has max_prompt", id="nobody shows the body"),
+        pytest.param("", "/v1/chat", "the rule short reads the body", id="nobody shows the body"),
+        pytest.param("", "/v1/stream", "the rule stream reads the body", id="nobody shows the body, for a stream"),
         pytest.param("bdoy", "/v1/chat", "neither 'headers' nor 'body'", id="a typo"),
         pytest.param("bdoy", "/v1/other", "neither 'headers' nor 'body'", id="a typo, without rules"),
         pytest.param("bdoy", "/healthz", "neither 'headers' nor 'body'", id="a typo on a public route"),
@@ -190,15 +194,63 @@ async def test_an_envoy_that_is_wired_wrongly_fails_closed(made: Parts, stage: s
     assert detail in decision.detail
 
 
-async def test_a_body_that_did_not_come_fails_closed(made: Parts) -> None:
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/stream", "/v1/files"])
+async def test_a_body_that_did_not_come_fails_closed(made: Parts, path: str) -> None:
     mine = await key(made)
-    asked = request(mine.token, "POST", "/v1/chat", stage="body")
-    headers = {**asked.headers, "content-length": "5", "content-type": "application/json"}
+    asked = request(mine.token, "POST", path, stage="body")
+    json_too = {**asked.headers, "content-type": "application/json"}
 
-    decision = await judging(made).check(replace(asked, headers=headers))
+    told = await judging(made).check(replace(asked, headers={**json_too, "content-length": "5"}))
+    untold = await judging(made).check(replace(asked, headers=json_too))
 
-    assert isinstance(decision, Fault)
-    assert "with_request_body" in decision.detail
+    assert isinstance(told, Fault)
+    assert "with_request_body" in told.detail
+    assert untold.reason is Reason.BODY_TOO_LARGE
+
+
+async def test_a_stream_takes_its_scopes_and_spends_nothing_without_them(made: Parts) -> None:
+    mine, writer = await key(made, "read-only", requests=2), await key(made, "read-write", requests=1)
+    path = "/v1/stream"
+    before = await left(made, writer.token)
+
+    for streaming in ({"stream": True}, {"Stream": 0}, b'{"stream":false,"stream":"no"}'):
+        refused = await check(made, mine.token, streaming, stage="body", path=path)
+        assert isinstance(refused, Deny)
+        assert (refused.reason, refused.required) == (Reason.INSUFFICIENT_SCOPE, ("read-only", "read-write"))
+        assert (refused.route, held(refused)) == ("stream", True)
+    for quiet in ({}, {"stream": False}, {"stream": None, "prompt": [1, 2, 3]}):
+        assert (await check(made, writer.token, quiet, stage="body", path=path, spend=False)).reason is Reason.ALLOWED
+    assert await left(made, writer.token) == before
+    assert (await check(made, writer.token, {"stream": True}, stage="body", path=path)).reason is Reason.ALLOWED
+    assert (await check(made, writer.token, {"stream": True}, stage="body", path=path)).reason is Reason.RATE_LIMITED
+    assert [(await check(made, mine.token, {}, stage="body", path=path)).reason for _ in range(3)] == [
+        Reason.ALLOWED,
+        Reason.ALLOWED,
+        Reason.RATE_LIMITED,
+    ]
+
+
+async def test_the_first_check_knows_of_no_stream(made: Parts) -> None:
+    mine = await key(made, "read-only")
+
+    first = await check(made, mine.token, {"stream": True}, stage="headers", path="/v1/stream")
+
+    assert isinstance(first, Allow)
+    assert first.preliminary
+
+
+async def test_the_scope_of_a_stream_is_told_before_the_rules(made: Parts) -> None:
+    """A body may lack both."""
+    mine, writer = await key(made, "read-only"), await key(made, "read-write")
+    both: dict[str, Any] = {"body": LONG | {"stream": True}, "stage": "body", "path": "/v1/both"}
+
+    assert (await check(made, mine.token, **both)).reason is Reason.INSUFFICIENT_SCOPE
+    assert (await check(made, writer.token, **both)).reason is Reason.PROMPT_TOO_LONG
+    assert (await check(made, mine.token, LONG, stage="body", path="/v1/both")).reason is Reason.PROMPT_TOO_LONG
+    unreadable = await check(made, mine.token, b'{"stream":true', stage="body", path="/v1/both")
+    assert unreadable.reason is Reason.BAD_REQUEST
+    await made.revoke(mine.record.id)
+    assert (await check(made, mine.token, **both)).reason is Reason.REVOKED
 
 
 async def test_without_a_stage_headers_are_judged_and_it_spends(made: Parts) -> None:

@@ -553,6 +553,18 @@ def test_config_validate_show_schema(shell: Shell, tmp_path: Path) -> None:
     assert shell.data("config", "schema")["properties"]["store"]
 
 
+def test_config_validate_warns_of_rules_that_are_passed_by(here: Here, tmp_path: Path) -> None:
+    """On stderr, and the configuration is valid all the same."""
+    routes = '[{path: /v1/chat, rules: [small]}, {path: "/v1/**"}]'
+    (tmp_path / "authz.yaml").write_text(f"request_rules: {{small: {{max_body: 10}}}}\nroutes: {routes}\n")
+
+    told, as_json = here.run("config", "validate"), here.run("config", "validate", "--json")
+
+    assert (told.status, told.out) == (0, "authz.yaml: valid\n")
+    assert told.err.startswith("authz: warning: authz.yaml: routes[0].rules: the route '/v1/chat' asks for small, but")
+    assert (json.loads(as_json.out), as_json.err) == ({"valid": True, "source": "authz.yaml"}, told.err)
+
+
 def test_the_embedded_store_serves_commands_by_itself(shell: Shell, tmp_path: Path) -> None:
     """Started for one command, ended after it, its data kept in ./authz-data."""
     environ = {"AUTHZ_STORE__URL": "embedded"}

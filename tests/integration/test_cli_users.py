@@ -1,10 +1,14 @@
 """`authz users`: who may log in, and passwords typed on a real terminal."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from authz.admin.keys import KeyAdmin
+from authz.ports import StoreFault
 from tests.integration.test_cli import Here, Shell
+from tests.support.parts import SECRET
 
 
 PASSWORD = "correct horse battery"
@@ -45,6 +49,54 @@ def test_from_first_to_last(here: Here) -> None:
     assert here.data("keys", "list")["keys"] == []
     actions = [event["action"] for event in here.data("keys", "log")["events"]]
     assert actions == ["user_remove", "user_passwd", "user_add"]
+
+
+@pytest.mark.parametrize("place", [(), ("--workspace", "acme")], ids=["in no workspace", "in a workspace"])
+def test_whose_keys_a_user_has(here: Here, place: tuple[str, ...]) -> None:
+    """A new one is told of, and a removed one takes them along; of no others is a word said."""
+    here.patch.setenv("AUTHZ_JWT_SECRET", SECRET)
+    add = ("users", "add", "ada", *place, "--password-stdin", "--json")
+    create = ("keys", "create", "--name", "test", "--subject", "ada")
+    theirs = [here.data(*create, *place)["id"]]
+    other = here.data(*create, "--workspace", "umbrella")["id"]
+
+    one = here.run(*add, stdin=PASSWORD)
+    assert (one.status, json.loads(one.out)["name"]) == (0, "ada")
+    assert one.err == (
+        "authz: there is 1 living key of the subject ada, made before: a portal shows them to the user as their own\n"
+    )
+    theirs.append(here.data(*create, *place)["id"])
+
+    removed = here.run("users", "remove", "ada")
+    assert (removed.status, removed.err) == (0, "")
+    assert removed.out == "ada is removed, and every session has ended\nrevoked with them: 2 keys\n"
+    states = {key["id"]: (key["state"], key["revoked_reason"]) for key in here.data("keys", "list")["keys"]}
+    assert states == {**dict.fromkeys(theirs, ("revoked", "the user was removed")), other: ("active", "")}
+    actions = [(event["action"], event["key_id"]) for event in here.data("keys", "log", "--limit", "3")["events"]]
+    assert {*actions} >= {("revoke", key) for key in theirs}
+    assert here.run(*add, stdin=PASSWORD).err == ""
+
+
+def test_a_removal_that_is_cut_short_says_what_to_do(here: Here) -> None:
+    """And a count that fails does not fail the command whose work is done."""
+
+    async def away(*_: object) -> int:
+        raise StoreFault("the store is away")
+
+    here.run("users", "add", "ada", "--password-stdin", stdin=PASSWORD)
+    with here.patch.context() as patch:
+        patch.setattr(KeyAdmin, "revoke_owned", away)
+        patch.setattr(KeyAdmin, "count_living", away)
+        removed = here.run("users", "remove", "ada")
+        added = here.run("users", "add", "eve", "--password-stdin", stdin=PASSWORD)
+
+    assert (removed.status, removed.out) == (1, "")
+    assert removed.err == (
+        "authz: the removal of 'ada' was cut short (the store is away): sessions or keys of theirs may still work; run"
+        " the same command again before anybody else gets the name\n"
+    )
+    assert (added.status, added.out.startswith("eve may log in")) == (0, True)
+    assert added.err == "authz: whether the user has keys already could not be looked up: the store is away\n"
 
 
 def test_add_prints_json_without_a_password(shell: Shell) -> None:

@@ -294,6 +294,22 @@ def test_reloading_by_signal_and_by_change_of_the_file(tmp_path: Path, valkey_ur
         until("authz_config_generation 4.0")
 
 
+def test_a_warning_is_told_at_the_start_and_after_a_reload(tmp_path: Path, valkey_url: str) -> None:
+    config = tmp_path / "authz.yaml"
+    routes = '[{path: /v1/chat, rules: [small]}, {path: "/v1/**"}]'
+    config.write_text(f"request_rules: {{small: {{max_body: 10}}}}\nroutes: {routes}\n")
+    with serving(tmp_path, valkey_url, AUTHZ_CONFIG=str(config)) as sidecar:
+        sidecar.ready()
+        for times in (1, 2):
+            deadline_s = time.monotonic() + 10
+            while sidecar.text().count("'/v1/chat/' falls to routes[1]") < times:
+                assert time.monotonic() < deadline_s, sidecar.text()
+                time.sleep(0.02)
+            sidecar.process.signal(signal.SIGHUP)
+    told = [line for line in sidecar.text().splitlines() if "falls to" in line]
+    assert all('"level": "warning"' in line for line in told)
+
+
 def test_an_empty_store_is_a_503_that_says_so(tmp_path: Path, valkey_url: str) -> None:
     """And the first key that is made changes that, without a restart."""
     with serving(tmp_path, valkey_url) as sidecar:

@@ -37,7 +37,7 @@ from tests.support.parts import SCOPES, SECRET, Parts, configuration, parts, pip
 OPERATIONS: Final = 1_000
 LONG_S: Final = 86_400
 FOREVER_US: Final = 2**62
-SUBJECTS = ("", "alice", "bob")
+SUBJECTS = ("", "alice", "bob", "carol")  # carol is a user, too
 WORKSPACES = ("", "acme", "umbrella")
 USERS = ("carol", "dave")
 PASSWORDS = ("correct horse", "battery staple")
@@ -119,7 +119,7 @@ def sidecar(made: Parts) -> Sidecar:
     hasher = Argon2Hasher(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     registry = RedisUserRegistry(made.store)
     signer = JwtSigner(Keyring((VerificationKey(None, "HS256", SECRET.encode()),)), "portal", SESSION_TYPE)
-    users = UserAdmin(registry, hasher, SCOPES, made.observer)
+    users = UserAdmin(registry, hasher, SCOPES, made.observer, made.admin)
     login = Login(registry, hasher, made.ledger, signer, LONG_S, None, None)
     return Sidecar(made, pipeline(CONFIGURATION, made), hasher, users, login)
 
@@ -348,7 +348,13 @@ class KeyLife(RuleBasedStateMachine):
             user.removed = True
             user.end_sessions()
             self.events["user_remove"] += 1
-            self.changed = user.sessions
+            self.changed = [*user.sessions]
+            for key in self.keys:
+                if (key.subject, key.workspace) == (user.name, user.workspace) and not key.revoked:
+                    key.ended = True
+                    key.revoke()
+                    self.events["revoke"] += 1
+                    self.changed += key.tokens
 
     @staticmethod
     async def _unknown(change: Any) -> bool:

@@ -29,7 +29,7 @@ from authz.adapters.rpc import Service
 from authz.admin.actor import COMMAND_LINE
 from authz.admin.keys import IssuedKey, NewKey
 from authz.admin.users import NewUser, UserAdmin
-from authz.app import Observers, StoreParts, key_service
+from authz.app import Observers, StoreParts, key_admin, key_service
 from authz.core.bucket import Limit
 from authz.core.decision import Decision
 from authz.core.event import Action, Event
@@ -345,7 +345,9 @@ async def opened(url: str, door: str, configuration: Configuration | None = None
             store=store,
             other=other,
             authorizer=pipeline(configuration, other),
-            users=UserAdmin(RedisUserRegistry(store), hasher, scopes, observers),
+            users=UserAdmin(
+                RedisUserRegistry(store), hasher, scopes, observers, key_admin(configuration, store, observers)
+            ),
             hasher=hasher,
             prometheus=prometheus,
             client=client,

@@ -1,17 +1,18 @@
 """What the pipeline makes of a store that misbehaves in ways that a real one cannot be brought to on demand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from authz.adapters.prompts import PromptReader
 from authz.core.admission import Admission, Admitted, Status
 from authz.core.claims import Claims
 from authz.core.credential import Source
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
 from authz.core.keyrecord import KeyRecord
 from authz.core.policy import Policy, Route
+from authz.core.prompt import Prompt
 from authz.core.request import Request
+from authz.core.rules import RequestRule
 from authz.core.scope import ScopeTable
 from authz.core.settlement import DecisionId
 from authz.pipeline import ATTEMPTS, Authorizer, CredentialRules
@@ -22,6 +23,8 @@ from tests.support.tokens import FakeClock
 RECORD = KeyRecord("key_1", "", "jwt", "sk-live-0", "alice", "", ("read-only",), version=1)
 CLAIMS = Claims("alice", "key_1", "", ("read-only",), 0.0, None, None)
 REQUEST = Request("GET", "/v1/x", headers={"authorization": f"Bearer sk-live-a.b.{'c' * 43}"})
+SAYS_NOTHING = Prompt(0, streams=False)
+ASKING = replace(REQUEST, method="POST", path="/asks", body=b"{}", context={"authz.stage": "body"})
 
 
 class Verified:
@@ -51,6 +54,13 @@ class Records:
         self.record = record
 
 
+class OnlyRemembered(Records):
+    """The store is away."""
+
+    async def find(self, _tenant: str, _key_id: str, *, fresh: bool = False) -> KeyRecord | None:
+        raise StoreFault("away")
+
+
 class NoOpaque:
     async def find(self, _token: str) -> Claims | None:
         return None
@@ -71,12 +81,32 @@ class Ledger:
         return DecisionId(b"sixsix", 0, 0)
 
 
+@dataclass
+class Bodies:
+    """Says *said* of each, or raises it; keeps whose it was asked about."""
+
+    said: Prompt | OverloadFault = SAYS_NOTHING
+    asked: list[str] = field(default_factory=list)
+
+    async def read(self, _body: bytes, key_id: str) -> Prompt | Refusal:
+        self.asked.append(key_id)
+        if isinstance(self.said, OverloadFault):
+            raise self.said
+        return self.said
+
+
 async def decide(
-    records: Records, answer: Admitted | StoreFault, *, open_on_error: bool = False, **context: str
+    records: Records,
+    answer: Admitted | StoreFault,
+    *,
+    open_on_error: bool = False,
+    request: Request = REQUEST,
+    bodies: Bodies | None = None,
 ) -> Decision:
+    asks = Route("asks", "/asks", scopes=("read-only",), rules=(RequestRule("rule", max_prompt=5),))
     authorizer = Authorizer(
         policy=Policy(
-            (Route("read", "/v1/**", scopes=("read-only",)),),
+            (Route("read", "/v1/**", scopes=("read-only",)), asks),
             ScopeTable({"read-only": ()}),
             {},
             open_on_error=open_on_error,
@@ -87,9 +117,9 @@ async def decide(
         clock=FakeClock(),
         records=records,
         ledger=Ledger(answer),
-        prompts=PromptReader(),
+        prompts=bodies or Bodies(),
     )
-    return await authorizer.check(Request(REQUEST.method, REQUEST.path, headers=REQUEST.headers, context=context))
+    return await authorizer.check(request)
 
 
 @pytest.mark.parametrize("status", [Status.STALE, Status.NO_RECORD])
@@ -137,7 +167,62 @@ async def test_an_answer_that_is_none_is_a_fault() -> None:
 
 
 async def test_an_unknown_limit_of_an_envoy_route_fails_closed_without_the_store_too() -> None:
-    decision = await decide(Records(RECORD), StoreFault("away"), open_on_error=True, **{"authz.limits": "nope"})
+    tightened = replace(REQUEST, context={"authz.limits": "nope"})
+
+    decision = await decide(Records(RECORD), StoreFault("away"), open_on_error=True, request=tightened)
 
     assert isinstance(decision, Fault)
     assert decision.reason is Reason.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        pytest.param(replace(RECORD, version=-2), Reason.REVOKED, id="revoked"),
+        pytest.param(replace(RECORD, kind="user"), Reason.WRONG_KIND, id="another kind"),
+        pytest.param(replace(RECORD, subject="bob"), Reason.BAD_CLAIMS, id="another owner"),
+        pytest.param(replace(RECORD, expires_at_us=1), Reason.EXPIRED, id="expired"),
+    ],
+)
+async def test_nothing_of_a_refused_keys_body_is_read_without_the_store(record: KeyRecord, reason: Reason) -> None:
+    bodies = Bodies()
+
+    decision = await decide(
+        OnlyRemembered(record), StoreFault("away"), open_on_error=True, request=ASKING, bodies=bodies
+    )
+
+    assert (decision.reason, bodies.asked) == (reason, [])
+
+
+async def test_nothing_of_a_revoked_keys_body_is_read() -> None:
+    bodies, revoked = Bodies(), Records(replace(RECORD, version=-2))
+
+    decision = await decide(revoked, Admitted(Status.ADMITTED), request=ASKING, bodies=bodies)
+
+    assert (decision.reason, bodies.asked) == (Reason.REVOKED, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        pytest.param(Admitted(Status.ADMITTED), Reason.ALLOWED, id="admitted"),
+        pytest.param(Admitted(Status.STALE), Reason.STORE_UNAVAILABLE, id="a record that keeps changing"),
+        pytest.param(StoreFault("away"), Reason.ALLOWED, id="without the store"),
+    ],
+)
+async def test_a_body_is_read_once(answer: Admitted | StoreFault, expected: Reason) -> None:
+    """However often the check is judged."""
+    bodies = Bodies()
+
+    decision = await decide(Records(RECORD), answer, open_on_error=True, request=ASKING, bodies=bodies)
+
+    assert (decision.reason, bodies.asked) == (expected, ["key_1"])
+
+
+@pytest.mark.parametrize("records", [Records(RECORD), OnlyRemembered(RECORD)])
+async def test_a_body_that_cannot_wait_is_refused_with_the_store_and_without(records: Records) -> None:
+    full = Bodies(OverloadFault("full"))
+
+    decision = await decide(records, Admitted(Status.ADMITTED), open_on_error=True, request=ASKING, bodies=full)
+
+    assert decision == Fault(Reason.OVERLOADED, "full", "asks")

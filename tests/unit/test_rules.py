@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from authz.core.decision import Reason
+from authz.core.prompt import Prompt
 from authz.core.request import Request
 from authz.core.rules import (
     DEFAULT_READ,
     RequestRule,
     Stage,
     judge,
-    longest_prompt,
+    judge_prompt,
+    must_read,
+    scopes_for,
     size_of,
     stage_of,
     unjudgeable,
@@ -22,6 +25,7 @@ from authz.core.rules import (
 JSON = RequestRule("json", content_types=("application/json",))
 SMALL = RequestRule("small", max_body=10)
 SHORT = RequestRule("short", max_prompt=5)
+STREAM = RequestRule("stream", stream_scopes=("streaming",))
 STAGES = list(Stage)
 
 
@@ -34,6 +38,11 @@ def posted(
 
 def told(rules: tuple[RequestRule, ...], request: Request, stage: Stage = Stage.ONLY) -> Reason | None:
     refusal = judge(rules, request, stage)
+    return refusal.reason if refusal else None
+
+
+def told_of(rules: tuple[RequestRule, ...], prompt: Prompt) -> Reason | None:
+    refusal = judge_prompt(rules, prompt)
     return refusal.reason if refusal else None
 
 
@@ -52,10 +61,13 @@ def told(rules: tuple[RequestRule, ...], request: Request, stage: Stage = Stage.
     ],
 )
 @pytest.mark.parametrize("stage", [Stage.HEADERS, Stage.BODY])
-def test_a_prompt_is_judged_in_what_the_upstream_reads(headers: dict[str, Any], *, read: bool, stage: Stage) -> None:
+@pytest.mark.parametrize("rule", [SHORT, STREAM])
+def test_a_body_is_judged_in_what_the_upstream_reads(
+    headers: dict[str, Any], rule: RequestRule, *, read: bool, stage: Stage
+) -> None:
     request = posted(body=b"{}" if stage is Stage.BODY else b"", content_length="2", **headers)
 
-    assert told((SHORT,), request, stage) == (None if read else Reason.UNSUPPORTED_CONTENT_TYPE)
+    assert told((rule,), request, stage) == (None if read else Reason.UNSUPPORTED_CONTENT_TYPE)
     assert told((SMALL,), request, stage) is None
 
 
@@ -106,10 +118,10 @@ def test_content_types(content_type: str | None, *, accepted: bool, stage: Stage
     ],
 )
 def test_without_a_body_nothing_is_judged(request_: Request, stage: Stage) -> None:
-    rules = (JSON, SMALL, RequestRule("both", ("a/b",), 1, 1))
+    rules = (JSON, SMALL, RequestRule("both", ("a/b",), 1, 1), STREAM)
 
     assert told(rules, request_, stage) is None
-    assert longest_prompt(rules, request_, stage) is None
+    assert not must_read(rules, request_, stage)
 
 
 @pytest.mark.parametrize(
@@ -132,9 +144,7 @@ def test_without_a_body_nothing_is_judged(request_: Request, stage: Stage) -> No
     ],
 )
 def test_size(request_: Request, size: int | None) -> None:
-    """The check that sees bodies sees whether there is one."""
-    assert size_of(request_, Stage.ONLY) == size_of(request_, Stage.HEADERS) == size
-    assert size_of(request_, Stage.BODY) == (size or 0)
+    assert size_of(request_) == size
 
 
 @pytest.mark.parametrize(
@@ -145,13 +155,13 @@ def test_size(request_: Request, size: int | None) -> None:
         pytest.param(posted(content_length="1", body=b"x" * 11), STAGES, id="larger"),
         pytest.param(posted(transfer_encoding="chunked", body=b"x" * 10), [], id="chunked, as large as may be"),
         pytest.param(posted(transfer_encoding="chunked", body=b"x" * 11), STAGES, id="chunked and larger"),
-        pytest.param(posted(transfer_encoding="chunked"), [Stage.ONLY], id="chunked, not seen"),
-        pytest.param(posted(), [Stage.ONLY], id="not told, not seen"),
+        pytest.param(posted(transfer_encoding="chunked"), [Stage.ONLY, Stage.BODY], id="chunked, not seen"),
+        pytest.param(posted(), [Stage.ONLY, Stage.BODY], id="not told, not seen"),
         pytest.param(posted(body=b"x", cut=True), [Stage.BODY], id="cut off"),
     ],
 )
 def test_sizes_are_refused(request_: Request, stages: list[Stage]) -> None:
-    """What does not tell its size is left to the check that sees it, and refused where none does."""
+    """What does not tell its size is left to the check that sees it, and refused where it is not seen."""
     refused = [stage for stage in STAGES if told((SMALL,), request_, stage) is Reason.BODY_TOO_LARGE]
 
     assert refused == stages
@@ -168,7 +178,8 @@ def test_all_rules_count() -> None:
     assert told(rules, posted(content_length="10", content_type="c/d")) is None
     assert told(rules, posted(content_length="10", content_type="a/b")) is Reason.UNSUPPORTED_CONTENT_TYPE
     assert told(rules, posted(content_length="11", content_type="c/d")) is Reason.BODY_TOO_LARGE
-    assert longest_prompt(rules, posted(body=b"x"), Stage.BODY) == 50
+    assert told_of(rules, Prompt(50, streams=False)) is None
+    assert told_of(rules, Prompt(51, streams=False)) is Reason.PROMPT_TOO_LONG
     refusal = judge(rules, posted(content_length="10", content_type="s3cret"), Stage.ONLY)
     assert refusal is not None
     assert refusal.hint == "send c/d"
@@ -178,22 +189,46 @@ def test_the_content_type_is_told_before_the_size() -> None:
     assert told((JSON, SMALL), posted(content_length="11")) is Reason.UNSUPPORTED_CONTENT_TYPE
 
 
-def test_a_prompt_is_read_in_a_body_of_bounded_size() -> None:
-    assert SHORT.largest == DEFAULT_READ
-    assert told((SHORT,), posted(content_length=str(DEFAULT_READ + 1)), Stage.HEADERS) is Reason.BODY_TOO_LARGE
+@pytest.mark.parametrize("rule", [SHORT, STREAM])
+def test_a_body_that_is_read_is_of_bounded_size(rule: RequestRule) -> None:
+    assert rule.largest == DEFAULT_READ
+    assert told((rule,), posted(content_length=str(DEFAULT_READ + 1)), Stage.HEADERS) is Reason.BODY_TOO_LARGE
     assert JSON.largest is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "stages"),
+    [
+        pytest.param((SHORT,), [Stage.BODY], id="a prompt"),
+        pytest.param((STREAM,), [Stage.BODY], id="a stream"),
+        pytest.param((JSON, STREAM), [Stage.BODY], id="one of several"),
+        pytest.param((JSON, SMALL), [], id="neither"),
+    ],
+)
+def test_a_body_is_read_for_a_rule_about_what_it_says(rules: tuple[RequestRule, ...], stages: list[Stage]) -> None:
+    assert [stage for stage in STAGES if must_read(rules, posted(body=b"{}"), stage)] == stages
+
+
+def test_scopes_for_a_stream() -> None:
+    rules = (STREAM, SHORT, RequestRule("more", stream_scopes=("a", "b")))
+
+    assert scopes_for(rules, Prompt(0, streams=True)) == ("streaming", "a", "b")
+    assert scopes_for(rules, Prompt(0, streams=False)) == ()
+    assert scopes_for((SHORT,), Prompt(0, streams=True)) == ()
 
 
 @pytest.mark.parametrize(
     ("rules", "request_", "stage", "lacking"),
     [
-        pytest.param((SHORT,), posted(), Stage.ONLY, "the rule short has max_prompt", id="no stage"),
+        pytest.param((SHORT,), posted(), Stage.ONLY, "the rule short reads the body", id="no stage"),
+        pytest.param((STREAM,), posted(), Stage.ONLY, "the rule stream reads the body", id="no stage, a stream"),
+        pytest.param((STREAM,), posted(content_length="3"), Stage.BODY, "no with_request_body", id="no body, a stream"),
         pytest.param((SHORT,), posted(body=b"{}"), Stage.ONLY, "no authz.stage", id="no stage, in spite of a body"),
         pytest.param((SHORT,), posted(content_length="3"), Stage.BODY, "no with_request_body", id="no body came"),
         pytest.param((SHORT,), posted(content_length="3"), Stage.HEADERS, "", id="headers"),
         pytest.param((SHORT,), posted(content_length="2", body=b"{}"), Stage.BODY, "", id="body"),
         pytest.param((SHORT,), posted(method="GET"), Stage.BODY, "", id="there is none"),
-        pytest.param((SHORT,), posted(transfer_encoding="chunked"), Stage.BODY, "", id="an empty one, in chunks"),
+        pytest.param((SHORT,), posted(transfer_encoding="chunked"), Stage.BODY, "", id="in chunks: refused as such"),
         pytest.param((JSON, SMALL), posted(content_length="3"), Stage.ONLY, "", id="no prompt"),
         pytest.param((SMALL,), posted(content_length="3"), Stage.BODY, "no with_request_body", id="no prompt, no body"),
         pytest.param((JSON,), posted(content_length="3"), Stage.BODY, "", id="a content type, no body"),

@@ -8,6 +8,7 @@ from authz.settings import SettingsError, build, load_settings
 
 
 ENVIRON = {"AUTHZ_JWT_SECRET": "s" * 32, "OTHER": "t" * 32}
+PROFILES = Path(__file__).parents[2] / "deploy" / "profiles"
 PLAIN = "listens beyond this host in plain text: say 'insecure: true' if that is meant"
 ADDRESS = "must be HOST:PORT or unix:PATH"
 HOST = "the host must be an IP address or localhost"
@@ -222,8 +223,27 @@ RULES = "request_rules: {chat: {max_prompt: 10}, upload: {max_body: 100GB}}\n"
         ),
         pytest.param(
             "request_rules: {chat: {}}",
-            ["request_rules.chat: asks for nothing: neither content_types, max_body nor max_prompt"],
+            ["request_rules.chat: asks for nothing: neither content_types, max_body, max_prompt nor stream_scopes"],
             id="empty",
+        ),
+        pytest.param(
+            "request_rules: {chat: {stream_scopes: []}}",
+            ["request_rules.chat: asks for nothing: neither content_types, max_body, max_prompt nor stream_scopes"],
+            id="no scopes",
+        ),
+        pytest.param("request_rules: {chat: {stream_scopes: [read-only, admin]}}", [], id="known scopes"),
+        pytest.param(
+            "request_rules: {chat: {stream_scopes: [read-olny, admin, admin]}}",
+            [
+                "request_rules.chat.stream_scopes[2]: stands twice: 'admin'",
+                "request_rules.chat.stream_scopes[0]: unknown scope 'read-olny' (did you mean 'read-only'?)",
+            ],
+            id="unknown scopes, and one twice",
+        ),
+        pytest.param(
+            "request_rules: {chat: {stream_scopes: [admin], max_body: 65MiB}}",
+            ["request_rules.chat.max_body: must be at most 67108864 bytes: with stream_scopes, all of a body is read"],
+            id="more than is read, for a stream",
         ),
         pytest.param(
             "request_rules: {chat: {max_prompt: 10, max_body: 65MiB}}",
@@ -245,6 +265,7 @@ def test_request_rules(tmp_path: Path, text: str, expected: list[str]) -> None:
         pytest.param("{a: {max_body: 5}, b: {max_body: 10MB}}", 10_000_000, id="the largest"),
         pytest.param("{a: {max_body: 1GiB}}", 64 * 1024 * 1024, id="never more than is read"),
         pytest.param("{a: {max_prompt: 5}}", 10 * 1024 * 1024, id="a prompt's own"),
+        pytest.param("{a: {stream_scopes: [admin]}}", 10 * 1024 * 1024, id="a stream's own"),
     ],
 )
 def test_how_much_of_a_body_may_come(tmp_path: Path, rules: str, body: int) -> None:
@@ -252,3 +273,70 @@ def test_how_much_of_a_body_may_come(tmp_path: Path, rules: str, body: int) -> N
     file.write_text(f"request_rules: {rules}")
 
     assert build.largest_body(load_settings(file, ENVIRON).settings) == body
+
+
+CHAT = "name: chat, path: /v1/chat, rules: [chat]"
+REST = 'name: rest, path: "/v1/**"'
+
+
+@pytest.mark.parametrize(
+    ("routes", "falls_to"),
+    [
+        pytest.param([CHAT, REST], [1], id="a broader one"),
+        pytest.param([CHAT, "path: /v2/chat", REST], [2], id="one further down"),
+        pytest.param([CHAT, f"{REST}, rules: [chat]"], [], id="which asks for the same"),
+        pytest.param([CHAT, f"{REST}, rules: [upload, chat]"], [], id="which asks for more"),
+        pytest.param([CHAT, f"{REST}, rules: [upload]"], [1], id="which asks for something else"),
+        pytest.param(["path: /v1/chat, name: chat, rules: [chat, upload]", f"{REST}, rules: [upload]"], [1], id="less"),
+        pytest.param([CHAT, f"{REST}, public: true"], [1], id="which is public"),
+        pytest.param([CHAT, 'path: "/v2/**"'], [], id="none"),
+        pytest.param([CHAT, 'path: "/v1/*"'], [], id="none, as an asterisk is no empty segment"),
+        pytest.param([CHAT, "path: /v1/chat/, rules: [chat]", REST], [], id="a route of its own"),
+        pytest.param([CHAT, "path: /v1/chat/", REST], [1], id="a route of its own that does not ask"),
+        pytest.param([REST, CHAT, REST], [], id="one before, as all does"),
+        pytest.param(['path: "/v1/**", rules: [chat]', 'path: "/**"'], [], id="a wildcard at the end"),
+        pytest.param(['path: "/v1/*/x", rules: [chat]', 'path: "/**"'], [], id="a wildcard within"),
+        pytest.param(["path: /v1/chat", REST], [], id="no rules"),
+        pytest.param([f"{CHAT}, methods: [POST]", f"{REST}, methods: [GET, PUT]"], [], id="other methods"),
+        pytest.param([f"{CHAT}, methods: [POST, PUT]", f"{REST}, methods: [PUT]"], [1], id="one of its methods"),
+        pytest.param([CHAT, f"{REST}, methods: [GET]", REST], [1, 2], id="one for each method"),
+        pytest.param([CHAT, f"{REST}, methods: [GET], rules: [chat]", REST], [2], id="by methods that no route names"),
+    ],
+)
+def test_rules_that_another_spelling_passes_by(tmp_path: Path, routes: list[str], falls_to: list[int]) -> None:
+    """Told, and no fault: only the upstream knows whether it takes both spellings for one."""
+    told = warnings_of(tmp_path, *routes)
+
+    for place, warning in zip(falls_to, told, strict=True):
+        name = "rest" if "rest" in routes[place] else "/v1/chat/"
+        assert warning == (
+            "routes[0].rules: the route 'chat' asks for chat, but '/v1/chat/' falls to"
+            f" routes[{place}], {name!r}, which does not: where the upstream takes both paths"
+            " for one, put the rules on that route as well, or add a route for '/v1/chat/' before it"
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "spelling"),
+    [
+        pytest.param("/v1/chat/", "/v1/chat", id="with a slash, without"),
+        pytest.param("/v1/caf%C3%A9", "/v1/caf\u00e9/", id="escaped"),
+    ],
+)
+def test_the_other_spelling(tmp_path: Path, path: str, spelling: str) -> None:
+    (warning,) = warnings_of(tmp_path, f"path: {path}, rules: [chat, upload]", REST)
+    assert f"asks for chat, upload, but {spelling!r} falls to routes[1], 'rest'" in warning
+
+
+def test_the_defaults_and_the_profiles_are_warned_of_nothing() -> None:
+    profiles = sorted(PROFILES.glob("*.yaml"))
+    assert profiles
+    for file in (None, *profiles):
+        assert load_settings(file, ENVIRON, with_secrets=False).warnings == []
+
+
+def warnings_of(tmp_path: Path, *routes: str) -> list[str]:
+    file = tmp_path / "authz.yaml"
+    rules = "request_rules: {chat: {max_body: 10}, upload: {max_body: 20}}\n"
+    file.write_text(f"{rules}routes: [{', '.join(f'{{{route}}}' for route in routes)}]")
+    return [warning.removeprefix(f"{file}: ") for warning in load_settings(file, ENVIRON).warnings]

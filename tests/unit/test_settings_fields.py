@@ -113,6 +113,8 @@ def test_unknown_fields(tmp_path: Path, text: str, expected: str) -> None:
                      "request_rules.chat.max_prompt: must be a valid integer", id="a text for a number of characters"),
         pytest.param("request_rules: {chat: {max_prompt: 0}}",
                      "request_rules.chat.max_prompt: must be greater than or equal to 1", id="no character"),
+        pytest.param("request_rules: {chat: {stream_scopes: admin}}",
+                     "request_rules.chat.stream_scopes: must be a list", id="a text for scopes"),
         pytest.param("request_rules: {chat: {max_promt: 5, max_body: 5}}",
                      "request_rules.chat.max_promt: unknown field (did you mean 'max_prompt'?)",
                      id="no such rule's field"),

@@ -8,6 +8,7 @@ from authz.adapters.rpc import Call, Message
 from authz.admin.actor import Actor
 from authz.admin.keys import KeyAdmin, KeyRequestError, NewKey
 from authz.admin.users import Login
+from authz.core.keyrecord import KeyRecord
 from authz.pb.authz.portal.v1 import inferno_pb2
 
 
@@ -52,3 +53,7 @@ class InfernoPortal(Portal):
             created_at=timestamp(made.record.created_at_us),
             expires_at=timestamp(made.record.expires_at_us),
         )
+
+    def _check_deletion(self, record: KeyRecord, actor: Actor) -> None:
+        """Managing users is a permission among others here, and not above them: the admin's keys are not its to end."""
+        actor.check_grant(record.scopes, self._keys.scopes)

@@ -57,10 +57,14 @@ class Portal:
         return await self._keys.page(wanted, page_size(request.page_size), request.page_token, actor)
 
     async def _delete(self, request: Message, actor: Actor) -> Message:
-        """Nothing but a key that the actor sees. Raises: NoSuchKeyError; StoreFault."""
+        """Nothing but a key that the actor sees. Raises: NoSuchKeyError; ForbiddenError; StoreFault."""
         record = await self._keys.show(self._named(request), actor)
+        self._check_deletion(record, actor)
         await self._keys.revoke(record.id, DELETED, actor)
         return Empty()
+
+    def _check_deletion(self, record: KeyRecord, actor: Actor) -> None:
+        """Whether the actor may delete what it sees: here always. Raises: ForbiddenError."""
 
     def _named(self, request: Message) -> str:
         """The id or display prefix of the key that *request* is about."""

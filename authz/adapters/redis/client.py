@@ -22,8 +22,9 @@ from redis.exceptions import TimeoutError as SlowStoreError
 
 from authz.adapters.redis import keys
 from authz.adapters.redis.breaker import Breaker
+from authz.adapters.redis.patience import Patience
 from authz.adapters.redis.scripts import Script
-from authz.ports import Clock, StoreFault, StoreObserver
+from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
 
 
 CLUSTER: Final = "redis+cluster"
@@ -60,13 +61,17 @@ def connect(url: str) -> Commands:
 
 
 class Store:
-    """Guarded access: a call, once it has a connection, ends within *timeout_s*; every failure is a `StoreFault`."""
+    """
+    Guarded access: a call, once it has a connection, ends within *timeout_s*, and what the event loop is late (see
+    `Patience`); every failure is a `StoreFault`.
+    """
 
     def __init__(
         self, commands: Commands, *, timeout_s: float, is_cluster: bool, clock: Clock, observer: StoreObserver
     ) -> None:
         self._commands = commands
-        self.timeout_s = timeout_s
+        self.patience = Patience(timeout_s)
+        self._timeout_s = timeout_s
         self.is_cluster = is_cluster
         self._clock = clock
         self._observer = observer
@@ -80,7 +85,7 @@ class Store:
         """
         One command. *operation* names it in metrics.
 
-        Raises: StoreFault.
+        Raises: StoreFault; OverloadFault — this process was held up too much to hear the store, which may be well.
         """
         async with self._free:
             return await self._call(operation, command, options)
@@ -91,13 +96,18 @@ class Store:
             self._observer.store_called(operation, 0.0, "breaker_open")
             raise StoreFault("the store has not answered for some time")
         fault: str | None = "cancelled"
+        timeout, limit = asyncio.timeout(None), self.patience.limit()
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with timeout:
+                self.patience.watch(timeout, limit)
                 reply = await self._commands.execute_command(*command, **options)
             fault = None
         except (TimeoutError, SlowStoreError) as exc:
+            if timeout.expired() and not self.patience.was_heard(limit):
+                fault = "late"
+                raise OverloadFault("the event loop was held up: the store could not be heard") from exc
             fault = "timeout"
-            raise StoreFault(f"the store did not answer within {self.timeout_s * 1000:.0f} ms") from exc
+            raise StoreFault(f"the store did not answer within {self._timeout_s * 1000:.0f} ms") from exc
         except NoScriptError:
             fault = None
             raise
@@ -109,6 +119,7 @@ class Store:
             fault = "unreachable"
             raise StoreFault(f"the store cannot be reached: {_told(exc)}") from exc
         finally:
+            self.patience.unwatch(timeout)
             self._account(fault, operation, start_s)
         return reply
 
@@ -116,7 +127,7 @@ class Store:
         now_s = self._clock.monotonic_s()
         if fault in {None, "refused"}:
             self._breaker.succeeded()
-        elif fault != "cancelled":
+        elif fault not in {"cancelled", "late"}:  # these say nothing of the store
             self._breaker.failed(now_s)
         self._observer.store_called(operation, now_s - start_s, fault)
 

@@ -15,6 +15,7 @@ from typing import Final
 from authz.adapters.redis import keys
 from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.packing import PackedCheck, pack, unpack
+from authz.adapters.redis.patience import Limit
 from authz.adapters.redis.scripts import ADMIT
 from authz.core.admission import Admission, Admitted, Status
 from authz.core.recent import Recent
@@ -34,7 +35,7 @@ PROCESS_BYTES: Final = 6  # drawn: that two sidecars draw the same within a day 
 class _Waiting:
     check: PackedCheck
     answer: asyncio.Future[Admitted]
-    deadline_s: float
+    limit: Limit
 
 
 class RedisLedger:
@@ -51,7 +52,10 @@ class RedisLedger:
         self._decided: Counter[int] = Counter()
 
     async def admit(self, admission: Admission) -> Admitted:
-        """Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store."""
+        """
+        Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store;
+            OverloadFault — too many are waiting, or for too long, though the store answers.
+        """
         await self._store.identity()
         touch = self._touches(admission)
         check = pack(admission, keys.partition(admission.tenant), touch=touch)
@@ -85,7 +89,7 @@ class RedisLedger:
 
     def _lane(self, number: int) -> "_Lane":
         if number not in self._lanes:
-            self._lanes[number] = _Lane(self._store, self._clock, self._observer)
+            self._lanes[number] = _Lane(self._store, self._observer)
         return self._lanes[number]
 
     async def close(self) -> None:
@@ -95,20 +99,25 @@ class RedisLedger:
 
 
 class _Lane:
-    """Checks that may share a call, in the order in which they came."""
+    """
+    Checks that may share a call, in the order in which they came.
 
-    def __init__(self, store: Store, clock: Clock, observer: StoreObserver) -> None:
+    A check that waited too long for its turn is the store's fault where the call before it was. Behind one that was
+    answered it is an overload: the store is there, and `on_error: allow` must not let pass whoever comes in a crowd.
+    """
+
+    def __init__(self, store: Store, observer: StoreObserver) -> None:
         self._store = store
-        self._clock = clock
         self._observer = observer
         self._queue: deque[_Waiting] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._woken = False
+        self._fault: StoreFault | None = None  # of the last call
 
     async def enter(self, check: PackedCheck) -> Admitted:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Admitted] = loop.create_future()
-        self._queue.append(_Waiting(check, answer, self._clock.monotonic_s() + self._store.timeout_s))
+        self._queue.append(_Waiting(check, answer, self._store.patience.limit()))
         if not self._woken:
             self._woken = True
             loop.call_soon(self._launch)  # after this tick: what else arrives in it comes along
@@ -135,13 +144,13 @@ class _Lane:
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        now_s = self._clock.monotonic_s()
         while self._queue and len(batch) < BATCH:
             waiting = self._queue.popleft()
             if waiting.answer.done():  # the caller is gone: nothing is charged
                 continue
-            if waiting.deadline_s < now_s:
-                waiting.answer.set_exception(StoreFault("the check waited too long for its turn at the store"))
+            if self._store.patience.is_over(waiting.limit):
+                overload = OverloadFault("the check waited too long for its turn at the store")
+                waiting.answer.set_exception(self._fault or overload)
                 continue
             batch.append(waiting)
         return batch
@@ -150,13 +159,16 @@ class _Lane:
         try:
             answers = await self._ask([waiting.check for waiting in batch])
         except BaseException as exc:  # whatever it is, nobody is left waiting
-            fault = exc if isinstance(exc, StoreFault) else StoreFault(f"the store was not asked: {type(exc).__name__}")
+            told = f"the store was not asked: {type(exc).__name__}"  # a bug of ours, which must let nobody pass
+            fault = exc if isinstance(exc, StoreFault) else StoreFault(told, trustworthy=False)
+            self._fault = fault
             for waiting in batch:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(fault)
             if not isinstance(exc, Exception):
                 raise
             return
+        self._fault = None
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)

@@ -53,8 +53,9 @@ class Records:
                 raise ChangedError
 
     async def issue(self, record: KeyRecord, kind: str, event: Event, password: str | None = None) -> KeyRecord:
-        """*kind*: of the list that it goes into."""
+        """*kind*: of the list that it goes into. Raises: ChangedError; RevokedError — who makes it is; StoreFault."""
         at = _home(record)
+        maker = event.actor if partition_of(event.actor) == at else record.id
         names = [
             keys.name(at, "m"),
             keys.name(at, "i"),
@@ -64,6 +65,7 @@ class Records:
             keys.name(at, "r", record.id),
             keys.name(at, kind),
             keys.name(at, "z"),
+            keys.name(at, "v", maker),
         ]
         args: list[str | bytes] = [recordcodec.encode(record), record.id, encode_event(event)]
         if password is not None:
@@ -148,7 +150,7 @@ class RedisKeyRegistry(Registry):
     """The first key created marks the store as ours (`Store.initialise`)."""
 
     async def create(self, draft: KeyDraft, event: Event) -> tuple[KeyRecord, bool]:
-        """Raises: PrefixTakenError; StoreFault."""
+        """Raises: PrefixTakenError; RevokedError — who makes it is; StoreFault."""
         record = draft.record
         await self._store.initialise()
         hex8 = record.prefix[-8:]

@@ -49,16 +49,26 @@ class RedisUserRegistry(Registry):
         await self._records.run(TAKE, [keys.name(at, "m"), name], holder, record.id)
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
+        record = await self._last(name)
+        at = partition_of(record.id) if record else None
+        if record is None or at is None:
+            return None
+        password_hash = await self._store.call("user", "GET", keys.name(at, "p", record.id))
+        if record.version < 0 or password_hash is None:
+            return None
+        return record, password_hash.decode("utf-8", "replace")
+
+    async def find_removed(self, name: str) -> KeyRecord | None:
+        record = await self._last(name)
+        return record if record and record.version < 0 else None
+
+    async def _last(self, name: str) -> KeyRecord | None:
+        """Who has the name, or had it last."""
         (held_by,) = await self._store.read("user", *keys.user(name))
         user_id = held_by.decode() if held_by else ""
         at = partition_of(user_id)
-        if at is None:
-            return None
-        records = await self._records.read_all(at, [user_id])
-        password_hash = await self._store.call("user", "GET", keys.name(at, "p", user_id))
-        if not records or records[0].version < 0 or password_hash is None or records[0].name != name:
-            return None
-        return records[0], password_hash.decode("utf-8", "replace")
+        records = [] if at is None else await self._records.read_all(at, [user_id])
+        return records[0] if records and records[0].name == name else None
 
     async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
         """Raises: ChangedError; RevokedError; StoreFault."""
