@@ -14,10 +14,10 @@ PROTOS = $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
 .PHONY: help demo smoke test lint format proto verify-proto envoy-variant bench bench-keys wheel image chart clean
 
 ##@ Use
-demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API
+demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API (PROFILE=NAME, ARGS='--port N')
 	@$(BIN)/authz demo --profile $(PROFILE) $(ARGS)
 
-smoke: $(STAMP) ## the same stack, one tour through it; exit 0, or 1 at the first surprise
+smoke: $(STAMP) ## the same stack on a free port, one tour through it; exit 0, or 1 at the first surprise (PROFILE=NAME)
 	@$(BIN)/authz demo --profile $(PROFILE) --port 0 --once $(ARGS)
 
 ##@ Work

@@ -301,6 +301,7 @@ class _Doors:
             ratelimit_styles=settings.responses.ratelimit_headers,
             trusted_proxies=build.trusted_proxies(settings),
             own_alone=not keys,
+            sessions_alone=not keys,
         )
 
     def login(self) -> Login:

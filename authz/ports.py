@@ -162,6 +162,10 @@ class RevokedError(Exception):
     """The key was revoked: nothing changes it any more."""
 
 
+class BeingRemovedError(Exception):
+    """A user is being removed: until that is finished, nothing is made for the subject, and nobody has the name."""
+
+
 class BadPageTokenError(ValueError):
     """Not a page token of this list and filter."""
 
@@ -189,7 +193,8 @@ class KeyRegistry(Protocol):
         Marks a store that was never used as ours. A draft that was made already is read, and not made twice; whether
         it was made now, comes with it.
 
-        Raises: PrefixTakenError; RevokedError — the event's actor is, and lies in the key's partition; StoreFault.
+        Raises: PrefixTakenError; RevokedError — the event's actor is, and lies in the key's partition;
+            BeingRemovedError — the user whose it would be is; StoreFault.
         """
         ...
 
@@ -211,6 +216,10 @@ class KeyRegistry(Protocol):
 
     async def revoke(self, key_id: str, reason: str, event: Event) -> None:
         """Irreversible; a second time changes nothing. An id without a record is revoked too, wherever it turns up."""
+        ...
+
+    async def revoke_within_removal(self, key_id: str, reason: str, user: KeyRecord) -> None:
+        """A key of *user*; the event is the removal's. Raises: ChangedError — the removal is over; StoreFault."""
         ...
 
     async def revoke_subject(self, subject: str, upto_us: int | None, event: Event) -> None:
@@ -257,15 +266,20 @@ class UserRegistry(Protocol):
     """Users: records of the kind `user`, found by name. Passwords as argon2id hashes, beside the record."""
 
     async def create(self, record: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
-        """Marks a store that was never used as ours. Raises: NameTakenError; StoreFault."""
+        """
+        Marks a store that was never used as ours.
+
+        Raises: NameTakenError; BeingRemovedError — who had the name is; RevokedError — the event's actor is;
+            StoreFault.
+        """
         ...
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
         """The user and the password's hash; None: there is none, or it was removed."""
         ...
 
-    async def find_removed(self, name: str) -> KeyRecord | None:
-        """Who had the name last, if they were removed and nobody has taken it since."""
+    async def find_unfinished(self, name: str) -> KeyRecord | None:
+        """Who had the name last, if they were removed, and that is not finished."""
         ...
 
     async def set_password(self, changed: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
@@ -274,7 +288,16 @@ class UserRegistry(Protocol):
 
     async def all(self) -> Sequence[KeyRecord]: ...
 
-    async def remove(self, record: KeyRecord, event: Event) -> None: ...
+    async def remove(self, record: KeyRecord, event: Event) -> KeyRecord:
+        """
+        As it is then. In the same step begins the removal: no key is made any more for its subject in its workspace (or
+        in none), whoever asks for it, until that is finished. A second time changes nothing. Raises: StoreFault.
+        """
+        ...
+
+    async def finish_removal(self, user: KeyRecord, event: Event | None) -> None:
+        """Nothing of theirs lives. A second time changes nothing, and tells nothing. Raises: StoreFault."""
+        ...
 
     async def now_us(self) -> int: ...
 

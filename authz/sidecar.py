@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -337,6 +338,7 @@ class Sidecar:
             "http": listen.http.address if listen.http else None,
             "metrics": listen.metrics.address,
             "server": "grpcio",
+            "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],  # as many as there may be
         }
         _log.info("serving", extra={"fields": fields})
 

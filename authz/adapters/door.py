@@ -6,14 +6,14 @@ Knows none of the services behind the doors, nor how their messages look.
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authz.adapters.rpc import Call, RpcError
-from authz.admin.actor import Actor, ForbiddenError
+from authz.admin.actor import Actor, ActorRevokedError, ForbiddenError, LacksScopeError
 from authz.admin.keys import KeyConflictError, KeyRequestError, NoSuchKeyError
 from authz.admin.users import LimitReached, Login, Session, WrongPasswordError
 from authz.core import headers
@@ -21,6 +21,7 @@ from authz.core.addresses import Network, client_address
 from authz.core.bucket import US
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason
 from authz.core.listing import DEFAULT_PAGE, MAX_PAGE
+from authz.core.principal import Principal
 from authz.core.problems import Problem, problem_of
 from authz.core.request import Request
 from authz.ports import BadPageTokenError, Clock, Observer, OverloadFault, StoreFault
@@ -28,6 +29,10 @@ from authz.ports import BadPageTokenError, Clock, Observer, OverloadFault, Store
 
 _log: Final = logging.getLogger(__name__)
 _REQUEST_ID_CHARS: Final = 128
+
+
+class Check(Protocol):
+    async def __call__(self, request: Request, *, spend: bool = True) -> Decision: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +44,23 @@ class Door:
         service: The full name of what is behind the door.
         check: The pipeline with the policy of this service.
         own_alone: Callers are bound to the subject that they are, in their workspace.
+        sessions_alone: The pipeline lets in no API key.
     """
 
     service: str
-    check: Callable[[Request], Awaitable[Decision]]
+    check: Check
     observer: Observer
     clock: Clock
     ratelimit_styles: Sequence[str]
     trusted_proxies: tuple[Network, ...] = ()
     own_alone: bool = False
+    sessions_alone: bool = False
 
     async def admit(self, call: Call) -> Actor:
-        """Raises: RpcError."""
+        """
+        Who calls; the answer shows what is left of the limits. Asked once more (`looks`), a limit that the call itself
+        has used up refuses nothing, and only a refusal is told to observers. Raises: RpcError.
+        """
         request = Request(
             method="POST",
             path=f"/{self.service}/{call.method}",
@@ -59,10 +69,14 @@ class Door:
             client_address=self.address(call),
         )
         start_s = self.clock.monotonic_s()
-        decision = await self.check(request)
-        self.observer.decided(request, decision, self.clock.monotonic_s() - start_s)
-        if not isinstance(decision, Allow) or decision.principal is None:
+        decision = await self.check(request, spend=not call.looks)
+        is_let_in = isinstance(decision, Allow) or (call.looks and decision.reason is Reason.RATE_LIMITED)
+        if not (call.looks and is_let_in):
+            self.observer.decided(request, decision, self.clock.monotonic_s() - start_s)
+        if not is_let_in or isinstance(decision, Fault) or decision.principal is None:
             raise self.refused(decision)
+        if not call.looks:
+            call.shown.extend(headers.rate_limit(decision.quotas, self.ratelimit_styles, decision.now_us))
         principal = decision.principal
         return Actor(
             principal.key_id,
@@ -75,7 +89,8 @@ class Door:
     def refused(self, decision: Decision) -> RpcError:
         """Whatever is not an `Allow` with somebody behind it; an `Allow` without is a bug of ours, and refused."""
         refusal = Fault(Reason.INTERNAL_ERROR, "nobody was told") if isinstance(decision, Allow) else decision
-        return RpcError(problem_of(refusal), headers.refusal(refusal, self.ratelimit_styles))
+        told = headers.refusal(refusal, self.ratelimit_styles, sessions_alone=self.sessions_alone)
+        return RpcError(problem_of(refusal, sessions_alone=self.sessions_alone), told)
 
     def address(self, call: Call) -> str:
         return client_address(call.peer, call.headers.get("x-forwarded-for", ""), self.trusted_proxies)
@@ -101,6 +116,9 @@ class Door:
                 now_us=answer.now_us,
             )
             raise self.refused(limited)
+        quota = headers.tightest(session.quotas, "requests")
+        left = (quota,) if quota else ()  # both limits have one name
+        call.shown.extend(headers.rate_limit(left, self.ratelimit_styles, session.now_us))
         return session
 
 
@@ -126,10 +144,13 @@ def refusing(fields: Mapping[str, str] | None = None, *, store_faults: bool = Tr
         raise RpcError(Problem(404, "not_found", "There is no such key.")) from exc
     except KeyConflictError as exc:
         raise RpcError(Problem(409, "conflict", f"{_sentence(str(exc))}.")) from exc
+    except ActorRevokedError as exc:
+        raise _denied(exc.actor, Reason.REVOKED) from exc
+    except LacksScopeError as exc:
+        raise _denied(exc.actor, Reason.INSUFFICIENT_SCOPE, exc.required) from exc
     except ForbiddenError as exc:
         told = f"{_sentence(str(exc))}."
-        challenge = ("www-authenticate", 'Bearer error="insufficient_scope"')
-        raise RpcError(Problem(403, Reason.INSUFFICIENT_SCOPE.value, told), (challenge,)) from exc
+        raise RpcError(Problem(403, Reason.INSUFFICIENT_SCOPE.value, told), (headers.forbidden(told),)) from exc
     except StoreFault as fault:
         if not store_faults:
             raise
@@ -137,6 +158,13 @@ def refusing(fields: Mapping[str, str] | None = None, *, store_faults: bool = Tr
             raise _unavailable(Fault(Reason.OVERLOADED, str(fault))) from fault
         _log.warning("the store failed a call of the admin API: %s", fault)
         raise _unavailable(Fault(Reason.STORE_UNAVAILABLE, str(fault))) from fault
+
+
+def _denied(actor: Actor, reason: Reason, required: tuple[str, ...] = ()) -> RpcError:
+    """In the words of a check."""
+    principal = Principal(actor.id, "", actor.subject, actor.workspace, actor.scopes or ())
+    denied = Deny(reason, principal=principal, required=required)
+    return RpcError(problem_of(denied), headers.refusal(denied, ()))
 
 
 def _unavailable(fault: Fault) -> RpcError:

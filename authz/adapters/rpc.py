@@ -26,12 +26,16 @@ class Call:
         headers: Or gRPC metadata: lower-case names, repeated ones joined by commas. Held out of `repr`: they hold keys.
         peer: The address of whoever is connected; empty for a Unix socket.
         query: Of the URL, without the question mark.
+        shown: Headers of the answer, whatever it will be: whoever lets the caller in puts them there. For REST alone.
+        looks: Who calls is asked once more, as the message is in only now: nothing is spent, and nothing shown again.
     """
 
     method: str
     headers: Mapping[str, str] = field(repr=False)
     peer: str = ""
     query: str = field(default="", repr=False)
+    shown: list[Header] = field(default_factory=list, compare=False)
+    looks: bool = field(default=False, compare=False)
 
 
 class RpcError(Exception):

@@ -13,6 +13,23 @@ class ForbiddenError(Exception):
     """The caller may not do this."""
 
 
+class LacksScopeError(ForbiddenError):
+    """*actor* does not hold all of the scopes that are *required*."""
+
+    def __init__(self, actor: "Actor", required: tuple[str, ...]) -> None:
+        super().__init__("the caller lacks a scope")
+        self.actor = actor
+        self.required = required
+
+
+class ActorRevokedError(Exception):
+    """*actor* was revoked after the door had let it in."""
+
+    def __init__(self, actor: "Actor") -> None:
+        super().__init__("the caller was revoked meanwhile")
+        self.actor = actor
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
     """
@@ -36,10 +53,9 @@ class Actor:
         return not self.workspace or record.workspace == self.workspace
 
     def check_grant(self, scopes: tuple[str, ...], table: ScopeTable) -> None:
-        """Nobody grants, or is shown the token of, what they do not hold. Raises: ForbiddenError."""
-        for scope in scopes:
-            if not self.may_grant((scope,), table):
-                raise ForbiddenError(f"the caller does not hold the scope {scope!r}")
+        """Nobody grants, or is shown the token of, what they do not hold. Raises: LacksScopeError."""
+        if not self.may_grant(scopes, table):
+            raise LacksScopeError(self, scopes)
 
     def may_grant(self, scopes: tuple[str, ...], table: ScopeTable) -> bool:
         return self.scopes is None or table.covers(self.scopes, scopes)

@@ -4,9 +4,10 @@ import secrets
 import string
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Final
 
-from authz.admin.actor import ADMIN, Actor, ForbiddenError
+from authz.admin.actor import ADMIN, Actor, ActorRevokedError, ForbiddenError
 from authz.admin.retention import Retention
 from authz.core.bucket import US, Limit
 from authz.core.claims import MAX_SCOPES, is_name
@@ -28,6 +29,7 @@ from authz.core.scope import ScopeTable
 from authz.core.units import format_duration_ms, format_limit, rfc3339
 from authz.ports import (
     AuditObserver,
+    BeingRemovedError,
     ChangedError,
     EventPage,
     KeyDraft,
@@ -37,6 +39,7 @@ from authz.ports import (
     PrefixTakenError,
     RevokedError,
     Signer,
+    StoreFault,
 )
 
 
@@ -45,6 +48,7 @@ MAX_GRACE_S: Final = 365 * 86_400
 MAX_TOKENS: Final = 8  # of one key that live at the same time
 UNITS: Final = ("requests", "tokens")
 KINDS: Final = ("jwt", "opaque")
+_REMOVAL: Final = "the user of this subject is being removed: no keys are made until 'authz users remove' has finished"
 _ALPHABET: Final = string.digits + string.ascii_lowercase
 _DRAWS: Final = 8  # of display prefixes: 2**32 of them, so one is taken rarely
 _ATTEMPTS: Final = 8  # at a change while others change the same key
@@ -52,6 +56,8 @@ _PAGE: Final = 500
 _ADMIN_SCAN: Final = 8  # pages looked through for another admin key
 _WARNED: Final = 5  # workspaces told to be without an admin key
 _COUNTED: Final = 40  # pages looked through to count what a bulk revocation covers
+_GLANCED: Final = 2  # pages looked through to count the keys that wait for a new user
+_PASSES: Final = 8  # over the keys of a user who is being removed: the second finds none, unless something is wrong
 
 
 class KeyRequestError(ValueError):
@@ -166,7 +172,7 @@ class KeyAdmin:
         """
         A new key. *drawn*: it may have been tried with this before, and is then finished, and not made twice.
 
-        Raises: KeyRequestError; ForbiddenError; KeyConflictError; StoreFault.
+        Raises: KeyRequestError; ForbiddenError; ActorRevokedError; KeyConflictError; StoreFault.
         """
         workspace, subject = actor.workspace_for(new.workspace), actor.subject_for(new.subject)
         new = replace(new, workspace=workspace, subject=subject, kind=new.kind or self.kind)
@@ -181,7 +187,9 @@ class KeyAdmin:
             except PrefixTakenError:
                 continue
             except RevokedError as exc:
-                raise ForbiddenError("the caller was revoked meanwhile") from exc
+                raise ActorRevokedError(actor) from exc
+            except BeingRemovedError as exc:
+                raise KeyConflictError(_REMOVAL) from exc
             if made_now:
                 self.observer.changed(event)
             elif (
@@ -424,13 +432,11 @@ class KeyAdmin:
         """That the last admin key is gone, as far as a bounded look tells."""
         if not self.scopes.covers(record.scopes, (ADMIN,)):
             return []
-        wanted, token = Filter({"workspace": record.workspace, "state": KeyState.ACTIVE.value}), ""
-        for _ in range(_ADMIN_SCAN):
-            page = await self.registry.page(wanted, _PAGE, token)
+        wanted = Filter({"workspace": record.workspace, "state": KeyState.ACTIVE.value})
+        async for page in self._pages(wanted, _ADMIN_SCAN):
             if any(self.scopes.covers(other.scopes, (ADMIN,)) for other in page.records):
                 return []
-            token = page.next_token
-            if not token:
+            if not page.next_token:
                 where = f"in the workspace {record.workspace!r}" if record.workspace else "outside the workspaces"
                 return [f"no active admin key is left {where}; 'authz keys create' makes one, straight in the store"]
         return []
@@ -492,51 +498,56 @@ class KeyAdmin:
         upto_us = now_us if wanted.issued_before_us is None else wanted.issued_before_us
         named = {"subject": wanted.subject, "workspace": wanted.workspace}
         listed = Filter({name: value for name, value in named.items() if value})
-        covered: list[KeyRecord] = []
+        pages = [page async for page in self._pages(listed, _COUNTED)]
+        covered = [
+            one
+            for page in pages
+            for one in page.records
+            if one.version > 0
+            and one.created_at_us <= upto_us
+            and (one.expires_at_us is None or one.expires_at_us > now_us)
+        ]
+        return covered, not pages[-1].next_token
+
+    async def revoke_removed(self, user: KeyRecord, reason: str) -> tuple[list[KeyRecord], list[str]]:
+        """
+        Every key of *user*, whose removal has begun, until none lives: those that it ended, by earlier tries too, and
+        what the caller should know of it. One by one, as a subject in no workspace ends in all of them in bulk; without
+        an event for each, which would push all else out of the log.
+
+        Raises: ChangedError — somebody else has finished the removal; StoreFault — a second time revokes the rest.
+        """
+        wanted = Filter({"subject": user.subject, "workspace": user.workspace})
+        for _ in range(_PASSES):
+            living, ended = 0, []
+            async for page in self._pages(wanted):
+                for record in page.records:
+                    if record.state(page.now_us) is not KeyState.REVOKED:
+                        await self.registry.revoke_within_removal(record.id, reason, user)
+                        living += 1
+                    elif record.revoked_reason == reason and (record.revoked_at_us or 0) >= (user.revoked_at_us or 0):
+                        ended.append(record)
+            if not living:
+                return ended, await self._consequences_of_all(ended)
+        raise StoreFault("somebody goes on making keys for the user")
+
+    async def count_living(self, subject: str, workspace: str) -> tuple[int, bool]:
+        """
+        Of the keys of *subject* in that very *workspace* (empty: in none), as far as a bounded look tells; and whether
+        these are all there are. Raises: StoreFault.
+        """
+        wanted = Filter({"subject": subject, "workspace": workspace, "state": KeyState.ACTIVE.value})
+        pages = [page async for page in self._pages(wanted, _GLANCED)]
+        return sum(len(page.records) for page in pages), not pages[-1].next_token
+
+    async def _pages(self, wanted: Filter, most: int | None = None) -> AsyncIterator[KeyPage]:
+        """At least one; *most* None: all there are."""
         token = ""
-        for _ in range(_COUNTED):
-            page = await self.registry.page(listed, _PAGE, token)
-            covered += [
-                one
-                for one in page.records
-                if one.version > 0
-                and one.created_at_us <= upto_us
-                and (one.expires_at_us is None or one.expires_at_us > now_us)
-            ]
-            token = page.next_token
-            if not token:
-                return covered, True
-        return covered, False
-
-    async def revoke_owned(
-        self, subject: str, workspace: str, reason: str, actor: Actor, upto_us: int | None = None
-    ) -> tuple[int, list[str]]:
-        """
-        Every key of *subject* in that very *workspace* (empty: in none) that was made up to then (None: all); how many,
-        and what the caller should know of it. One by one, as a subject in no workspace ends in all of them in bulk.
-
-        Raises: StoreFault — some may be revoked; a second time revokes the rest.
-        """
-        revoked = []
-        async for record in self._owned(subject, workspace):
-            if record.revoked_at_us is None and (upto_us is None or record.created_at_us <= upto_us):
-                await self._revoke(record, reason, actor)
-                revoked.append(record)
-        return len(revoked), await self._consequences_of_all(revoked)
-
-    async def count_living(self, subject: str, workspace: str) -> int:
-        """Of the keys of *subject* in that very *workspace* (empty: in none). Raises: StoreFault."""
-        now_us = await self.registry.now_us()
-        return sum([one.state(now_us) is KeyState.ACTIVE async for one in self._owned(subject, workspace)])
-
-    async def _owned(self, subject: str, workspace: str) -> AsyncIterator[KeyRecord]:
-        wanted, token = Filter({"subject": subject, "workspace": workspace}), ""
-        while True:
+        for number in count(1):
             page = await self.registry.page(wanted, _PAGE, token)
-            for record in page.records:
-                yield record
+            yield page
             token = page.next_token
-            if not token:
+            if not token or number == most:
                 return
 
     async def events(self, wanted: Filter, size: int, token: str, actor: Actor) -> EventPage:

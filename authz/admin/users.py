@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from authz.admin.actor import Actor
+from authz.admin.actor import Actor, ActorRevokedError
 from authz.admin.keys import KeyAdmin, KeyRequestError, check_name, check_scopes, draw_id
 from authz.core.addresses import neighbourhood
 from authz.core.admission import Admission, Admitted, Group, Status
-from authz.core.bucket import US, Charge, Limit
+from authz.core.bucket import US, Charge, Limit, Quota
 from authz.core.claims import is_name
 from authz.core.event import Action, Event
 from authz.core.keyformat import token_id
@@ -37,6 +37,7 @@ _ATTEMPTS: Final = 8  # at a password while others set the same user's
 _NEVER_REVOKED: Final = 2**53 - 1
 _NOBODY: Final = "\0login"  # no key or jti has this name
 _REMOVED: Final = "the user was removed"  # the reason of a revocation
+_TOLD: Final = 50  # keys that a removal's event names
 
 
 class NoSuchUserError(Exception):
@@ -62,7 +63,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class RemovedUser:
-    """`keys`: how many were revoked; `warnings`: what that led to."""
+    """`keys`: how many ended with them; `warnings`: what that led to."""
 
     user: KeyRecord
     keys: int
@@ -78,7 +79,10 @@ class UserAdmin:
     keys: KeyAdmin
 
     async def add(self, new: NewUser, password: str, actor: Actor) -> KeyRecord:
-        """Raises: KeyRequestError; UserExistsError; ForbiddenError; StoreFault."""
+        """
+        Raises: KeyRequestError; UserExistsError; BeingRemovedError — who had the name is; ForbiddenError;
+            ActorRevokedError; StoreFault.
+        """
         check_name("name", new.name)
         if new.workspace:
             check_name("workspace", new.workspace)
@@ -93,6 +97,8 @@ class UserAdmin:
             record = await self.registry.create(record, password_hash, event)
         except NameTakenError as exc:
             raise UserExistsError(new.name) from exc
+        except RevokedError as exc:
+            raise ActorRevokedError(actor) from exc
         self.observer.changed(event)
         return record
 
@@ -122,44 +128,57 @@ class UserAdmin:
     async def all(self) -> Sequence[KeyRecord]:
         return await self.registry.all()
 
-    async def living_keys(self, user: KeyRecord) -> int:
-        """How many keys are this user's own: they may have been made before there was a user. Raises: StoreFault."""
+    async def living_keys(self, user: KeyRecord) -> tuple[int, bool]:
+        """
+        How many keys are this user's own, as they may have been made before there was a user, as far as a bounded look
+        tells; and whether these are all there are. Raises: StoreFault.
+        """
         return await self.keys.count_living(user.subject, user.workspace)
 
     async def remove(self, name: str, actor: Actor) -> RemovedUser:
         """
-        Ends every session of the user, then every key of theirs, as a session that still lived could make another. Of
-        who was removed before, what is left is ended: keys made up to then.
+        Ends every session of the user, then every key of theirs; from the first step on nobody makes another for them,
+        until none lives. Of a removal that was cut short, what is left is done.
 
-        Raises: NoSuchUserError — nothing is left either; UnfinishedRemovalError; StoreFault — nothing was done.
+        Raises: NoSuchUserError; UnfinishedRemovalError; StoreFault — nothing was done.
         """
+        user = await self._to_be_removed(name)
         try:
-            user = await self._find(name)
-        except NoSuchUserError:
-            return await self._finish_removal(name, actor)
-        event = Event(actor.id, Action.USER_REMOVE, user.id, user.workspace, before={"name": name})
-        try:
-            await self.registry.remove(user, event)
+            if user.version > 0:
+                user = await self._end_sessions(user, actor)
+            return await self._end_keys(user, actor)
         except StoreFault as fault:
             raise UnfinishedRemovalError(str(fault)) from fault
-        self.observer.changed(event)
-        return await self._revoke_keys(user, None, actor)
 
-    async def _finish_removal(self, name: str, actor: Actor) -> RemovedUser:
-        user = await self.registry.find_removed(name) if is_name(name) else None
-        if user is None:
-            raise NoSuchUserError(name)
-        removed = await self._revoke_keys(user, user.revoked_at_us, actor)
-        if not removed.keys:
-            raise NoSuchUserError(name)
+    async def _to_be_removed(self, name: str) -> KeyRecord:
+        try:
+            return await self._find(name)
+        except NoSuchUserError:
+            user = await self.registry.find_unfinished(name) if is_name(name) else None
+            if user is None:
+                raise
+            return user
+
+    async def _end_sessions(self, user: KeyRecord, actor: Actor) -> KeyRecord:
+        event = Event(actor.id, Action.USER_REMOVE, user.id, user.workspace, before={"name": user.name})
+        removed = await self.registry.remove(user, event)
+        self.observer.changed(event)
         return removed
 
-    async def _revoke_keys(self, user: KeyRecord, upto_us: int | None, actor: Actor) -> RemovedUser:
+    async def _end_keys(self, user: KeyRecord, actor: Actor) -> RemovedUser:
         try:
-            revoked, warnings = await self.keys.revoke_owned(user.subject, user.workspace, _REMOVED, actor, upto_us)
-        except StoreFault as fault:
-            raise UnfinishedRemovalError(str(fault)) from fault
-        return RemovedUser(user, revoked, warnings)
+            ended, warnings = await self.keys.revoke_removed(user, _REMOVED)
+        except ChangedError:  # others have finished it, and have told
+            return RemovedUser(user, 0, [])
+        event = None
+        if ended:
+            named = [one.prefix for one in ended[:_TOLD]]
+            after = {"subject": user.subject, "reason": _REMOVED, "revoked": len(ended), "keys": named}
+            event = Event(actor.id, Action.REVOKE_ALL, user.id, user.workspace, after=after)
+        await self.registry.finish_removal(user, event)
+        if event:
+            self.observer.changed(event)
+        return RemovedUser(user, len(ended), warnings)
 
     async def _find(self, name: str) -> KeyRecord:
         found = await self.registry.find(name) if is_name(name) else None
@@ -180,8 +199,12 @@ def _digest(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Session:
+    """`quotas`: of the limits that this try was charged to, at *now_us* by the store's clock."""
+
     token: str = field(repr=False)
     expires_at_us: int
+    quotas: tuple[Quota, ...] = ()
+    now_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +233,17 @@ class Login:
     async def __call__(self, name: str, password: str, address: str) -> Session | LimitReached:
         """Raises: WrongPasswordError; StoreFault."""
         known = name if is_name(name) else ""
+        quotas: tuple[Quota, ...] = ()
         for limit, owner in ((self.per_address, f"a:{neighbourhood(address)}"), (self.per_user, f"u:{_digest(known)}")):
             answer = await self._charge(limit, owner)
             if answer.status is Status.LIMITED:
                 return LimitReached(answer)
+            quotas += answer.quotas
         found = await self.users.find(known) if known else None
         usable = password if len(password.encode()) <= MAX_PASSWORD_BYTES else ""
         if not await self.hasher.verify(found[1] if found else None, normalised(usable)) or found is None:
             raise WrongPasswordError
-        return await self._session(found[0])
+        return await self._session(found[0], quotas)
 
     async def _charge(self, limit: Limit | None, owner: str) -> Admitted:
         group = Group("login", owner, Charge(limit, 1), Charge(None, 0))
@@ -226,7 +251,7 @@ class Login:
             Admission(f"login:{owner}", _NOBODY, 0, _NEVER_REVOKED, 0, "", "", (group,) if limit else ())
         )
 
-    async def _session(self, user: KeyRecord) -> Session:
+    async def _session(self, user: KeyRecord, quotas: tuple[Quota, ...]) -> Session:
         now_us = await self.users.now_us()
         ends_us = now_us + self.lifetime_s * US
         token = NewToken(
@@ -237,4 +262,4 @@ class Login:
             issued_at_s=now_us / US,  # finer than seconds: a session must outlive a bulk revocation just before it
             expires_at_s=-(-ends_us // US),
         )
-        return Session(self.signer.sign(token), -(-ends_us // US) * US)
+        return Session(self.signer.sign(token), -(-ends_us // US) * US, quotas, now_us)

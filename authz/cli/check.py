@@ -2,16 +2,23 @@
 
 import argparse
 from pathlib import Path
+from typing import Final
 
+from authz.adapters.admin.service import ROUTE
 from authz.adapters.logs.silent import Silent
+from authz.adapters.portal import inferexai, inferno, vinfer
 from authz.app import StoreParts, SystemClock, authorizer
 from authz.cli.common import add_common, command_store, load, usage_error
 from authz.cli.output import DONE, FAILED, print_json, print_table
 from authz.core.decision import Fault
-from authz.core.explain import explain
+from authz.core.explain import Outcome, Step, explain
 from authz.core.problems import STATUS
 from authz.core.request import Request
 from authz.core.rules import STAGE, Stage
+from authz.settings import Settings
+
+
+_PATHS: Final = {"inferexai": inferexai.PATH, "inferno": inferno.PATH, "vinfer": vinfer.PATH}  # of the portals
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -31,18 +38,34 @@ async def run(arguments: argparse.Namespace) -> int:
         clock = SystemClock()
         pipeline = authorizer(configuration, StoreParts.on(store, clock, Silent()), clock)
         decision = await pipeline.check(request, spend=False)
-    steps = explain(decision)
+    door = _door(request.path, configuration.settings)
+    steps = (*_told_of(door), *explain(decision))
     kind = type(decision).__name__.lower()
     if arguments.json:
         shown = [{"step": step.name, "outcome": step.outcome.value.lower(), "detail": step.detail} for step in steps]
         status = STATUS[decision.reason]
-        print_json(
-            {"decision": kind, "reason": decision.reason, "status": status, "route": decision.route, "steps": shown}
-        )
+        told = {"decision": kind, "reason": decision.reason, "status": status, "route": decision.route, "door": door}
+        print_json({**told, "steps": shown})
     else:
         print_table(("STEP", "", ""), [(step.name, step.outcome, step.detail) for step in steps])
-        print(f"\n{kind}: {STATUS[decision.reason]} {decision.reason}")
+        condition = ", if Envoy asks all the same" if door else ""
+        print(f"\n{kind}: {STATUS[decision.reason]} {decision.reason}{condition}")
     return FAILED if isinstance(decision, Fault) else DONE
+
+
+def _door(path: str, settings: Settings) -> str | None:
+    """Which of authz's own doors serves *path*, by the name of its decisions in logs and metrics; None: the API."""
+    if settings.listen.http is None:
+        return None
+    doors = {ROUTE: "/authz/v1", **{f"portal-{name}": _PATHS[name] for name in settings.portals}}
+    return next((name for name, root in doors.items() if path == root or path.startswith(f"{root}/")), None)
+
+
+def _told_of(door: str | None) -> tuple[Step, ...]:
+    if door is None:
+        return ()
+    told = f"one of authz's own ({door}), which asks who calls by itself: Envoy is to hand it over, and not to ask here"
+    return (Step("door", Outcome.NOT_REACHED, told),)
 
 
 def _request(arguments: argparse.Namespace) -> Request:
@@ -54,6 +77,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         name, value = name.strip().lower(), value.strip()
         headers[name] = f"{headers[name]},{value}" if name in headers else value
     path, _, query = arguments.path.partition("?")
+    if not path.startswith("/"):
+        raise usage_error("--path begins with /, as '/v1/models' does")
     stage, body = Stage.HEADERS, b""
     if arguments.body is not None:
         stage, body = Stage.BODY, _read(arguments.body)

@@ -33,12 +33,13 @@ from authz.app import command_service
 from authz.cli.common import command_store, load, usage_error
 from authz.cli.output import BAD_USAGE, FAILED, CommandError, note, printable
 from authz.core.redaction import redacted
-from authz.settings import Configuration
+from authz.settings import Configuration, SettingsError
 
 
 Json = dict[str, Any]
 
 KEY_VARIABLE: Final = "AUTHZ_ADMIN_KEY"
+SECRETS: Final = ("keys.keyring", "keys.pepper")
 TIMEOUT_S: Final = 10.0
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _MAX_TOLD: Final = 500
@@ -51,6 +52,10 @@ class NotFoundError(CommandError):
     """There is no such key."""
 
 
+class ConflictError(CommandError):
+    """The key is not in a state in which this can be done, or was changed meanwhile."""
+
+
 class Connection(Protocol):
     @property
     def keeps_tokens(self) -> bool | None:
@@ -58,7 +63,7 @@ class Connection(Protocol):
         ...
 
     async def call(self, method: str, values: Mapping[str, object]) -> Json:
-        """Raises: NotFoundError; CommandError."""
+        """Raises: NotFoundError; ConflictError; CommandError."""
         ...
 
 
@@ -73,7 +78,12 @@ async def connected(arguments: argparse.Namespace, *, with_secrets: bool = False
     if arguments.server is not None:
         yield Remote(Address.of(arguments.server), _credential(os.environ))
         return
-    configuration = load(arguments, with_secrets=with_secrets)
+    try:
+        configuration = load(arguments, with_secrets=with_secrets)
+    except SettingsError as error:
+        if any(fault.field.startswith(SECRETS) for fault in error.faults):
+            error.add_note("with --server URL the sidecar itself makes the token, and no secret is needed here")
+        raise
     async with command_store(configuration) as store:
         yield Direct(configuration, store)
 
@@ -100,6 +110,8 @@ def _refused(status: int, message: str) -> CommandError:
     told = printable(redacted(message, _MAX_TOLD)).removesuffix(".")
     if status == 404 and "no such key" in told:
         return NotFoundError(told)
+    if status == 409:
+        return ConflictError(told)
     return CommandError(told, BAD_USAGE if status == 400 else FAILED)
 
 

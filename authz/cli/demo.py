@@ -1,18 +1,18 @@
 """`authz demo`: the whole stack on this machine, from real parts."""
 
 import argparse
+import os
 import re
 import signal
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from authz.cli.output import DONE, CommandError, note, print_json
-from authz.demo.processes import DemoError
-from authz.demo.profiles import PROFILES
+from authz.demo.processes import DemoError, of_another_demo
+from authz.demo.profiles import PROFILES, Example, variable
 from authz.demo.stack import DEFAULT_PORT, Stack, no_such_profile
 from authz.demo.tour import SurpriseError, tour_of
 
@@ -44,6 +44,8 @@ def _port(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     for signum in _SIGNALS:  # SIGINT too: a shell's `&` starts us with it ignored
         signal.signal(signum, _interrupt)
+    if theirs := of_another_demo(os.environ):
+        note(f"left aside, as another demo has set it in this shell: {', '.join(theirs)}")
     try:
         note("starting Valkey, authz, Envoy and a mock model API …")
         with Stack(arguments.profile, arguments.port) as stack:
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print_json(stack.describe())
             else:
-                print(profile_welcome(stack) if stack.profile.examples else welcome(stack))
+                print(welcome(stack))
             return _stay(stack)
     except DemoError as exc:
         raise CommandError(str(exc)) from exc
@@ -86,91 +88,65 @@ def _interrupt(_signum: int, _frame: FrameType | None) -> None:
 
 
 def welcome(stack: Stack) -> str:
-    """Keys, and lines to paste."""
-    keys = "\n".join(f"export {variable(name)}={token}" for name, token in stack.keys.items())
-    chat = '{"model":"mock-chat","messages":[{"role":"user","content":"Hello!"}]}'
-    stream = chat[:-1] + ',"stream":true,"stream_options":{"include_usage":true}}'
-    json_type = "-H 'Content-Type: application/json'"
-    return f"""
-Envoy protects a mock model API on {stack.url}. One key for each scope, and one with 5 requests a minute:
-
-{keys}
-
-# allowed; look at the X-RateLimit headers
-curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_WRITE" {json_type} -d '{chat}'
-# the same, streamed
-curl -N {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_WRITE" {json_type} -d '{stream}'
-# 401: no key
-curl -i {stack.url}/v1/models
-# 403: a read-only key may not write
-curl -i {stack.url}/v1/chat/completions -H "Authorization: Bearer $READ_ONLY" {json_type} -d '{chat}'
-# 429 at the sixth
-for i in 1 2 3 4 5 6; do curl -so /dev/null -w '%{{http_code}} ' {stack.url}/v1/models -H "X-API-Key: $LIMITED"; done
-# what the upstream is told of the caller, and that it never sees the key
-curl -s {stack.url}/v1/echo -H "Authorization: Bearer $READ_ONLY"
-# what a key has used, by model (its id or its prefix); both answers above are in it within a second
-{exports(stack)}
-authz keys usage {stack.records["read-write"].prefix}
-# manage keys over the admin API (docs/managing-keys.md goes on from here)
-authz keys list --server $AUTHZ_URL
-curl -s $AUTHZ_URL/authz/v1/keys -H "Authorization: Bearer $ADMIN"
-# revoke: the next request with that key is a 401
-authz keys revoke {stack.records["read-only"].prefix} --server $AUTHZ_URL
-# straight in the store, without a sidecar
-authz keys list
-
-metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
-"""
-
-
-def profile_welcome(stack: Stack) -> str:
-    """The same of the other profiles, with what their documentation shows."""
-    keys = "\n".join(f"export {variable(name)}={token}" for name, token in stack.keys.items())
-    profile, used = stack.profile, next(iter(stack.records))
-    lines = "\n".join(
-        f"# {example.status}: {example.told}\n{profile.curl(example, stack.url, variable)}"
-        for example in profile.examples
+    """Keys, and lines to paste, one by one or as a whole; prose is such that shells may take it for commands."""
+    profile = stack.profile
+    api = "a mock model API" if profile.name == "default" else f"a mock API as docs/profiles/{profile.name}.md has it"
+    tokens = [f"# {profile.tokens_are}:"] if profile.tokens_are else []
+    tokens += [f"# {variable(name)}  {token}" for name, token in stack.keys.items() if name not in stack.records]
+    steps = [*_requests(stack), *profile.lines, *_managing(stack)]
+    return "\n".join(
+        [
+            f"\n# Envoy protects {api}, on {stack.url}.",
+            "# Paste this line into another shell first. It sets the keys below, and what the command authz needs.",
+            f". {stack.shell_file}",
+            "\n# The keys, one for each scope and more: variable, display prefix, token.",
+            *_keys(stack),
+            *([f"# {profile.note}"] if profile.note else []),
+            *tokens,
+            "",
+            *(f"# {told}\n{command}" for told, command in steps),
+            f"\n# Metrics are on {stack.describe()['metrics']}, logs in {stack.folder}. Ctrl-C ends everything",
+        ]
     )
-    lines += "".join(
-        f"\n# 200: {name} logs in\ncurl -i -X POST {stack.url}{profile.login} -H 'Content-Type: application/json' "
-        f'-d \'{{"username": "{name}", "password": "{password}"}}\''
+
+
+def _keys(stack: Stack) -> list[str]:
+    width = max(map(len, stack.records))
+    return [
+        f"# {variable(name):<{width}}  {record.prefix}  {stack.keys[name]}" for name, record in stack.records.items()
+    ]
+
+
+def _requests(stack: Stack) -> Iterator[tuple[str, str]]:
+    """What each shows, and the command."""
+    profile, first = stack.profile, stack.profile.examples[0]
+    logins = [
+        Example(f"{name} logs in", "POST", profile.login, body={"username": name, "password": password})
         for name, password in stack.passwords.items()
-    )
+    ]
+    for example in (*profile.examples, *logins):
+        yield f"{example.status}: {example.told}", profile.curl(example, stack.url)
     if stack.certificate is not None:
-        first = profile.curl(profile.examples[0], stack.url_tls, variable)
-        lines += f"\n# the first one by TLS\n{first} --cacert {stack.certificate}"
-    limited = profile.curl(replace(profile.examples[0], key="limited"), stack.url, variable)
-    return f"""
-Envoy protects a mock API on {stack.url} as {profile.name} has it (docs/profiles/{profile.name}.md). Its keys:
-
-{keys}
-
-{lines}
-# 429 at the sixth
-for i in 1 2 3 4 5 6; do {limited.replace("curl -i", "curl -so /dev/null -w '%{http_code} '")}; done
-# what a key has used
-{exports(stack)}
-authz keys usage {stack.records[used].prefix}
-# manage keys over the admin API
-authz keys list --server $AUTHZ_URL
-# revoke: the next request with that key is a 401
-authz keys revoke {stack.records[used].prefix} --server $AUTHZ_URL
-
-metrics {stack.describe()["metrics"]}    logs {stack.folder}/*.log    Ctrl-C ends everything
-"""
+        yield "200: the first one by TLS", f"{profile.curl(first, stack.url_tls)} --cacert {stack.certificate}"
+    asks = profile.curl(replace(first, key="limited"), stack.url).replace(
+        "curl -i", "curl -so /dev/null -w '%{http_code} '"
+    )
+    yield "429 at the sixth, as LIMITED has 5 requests a minute", f"for i in 1 2 3 4 5 6; do {asks}; done; echo"
+    (explained,) = (example for example in profile.examples if example.explained)
+    yield f"why {explained.status}: {explained.told}. Step by step, and nothing is spent", profile.check(explained)
 
 
-def exports(stack: Stack) -> str:
-    """What a shell needs to manage this stack's keys."""
-    values = {
-        "PATH": f"{Path(sys.executable).parent}:$PATH",
-        "ENVOY": stack.url,
-        "AUTHZ_URL": stack.describe()["http"],
-        "AUTHZ_ADMIN_KEY": "$ADMIN",
-        **stack.command_environment(),
-    }
-    return "export " + " ".join(f"{name}={value}" for name, value in values.items())
-
-
-def variable(name: str) -> str:
-    return name.upper().replace("-", "_")
+def _managing(stack: Stack) -> Iterator[tuple[str, str]]:
+    profile, first = stack.profile, stack.profile.examples[0]
+    used, limited = stack.records[first.key], stack.records["limited"]
+    workspace = f" --workspace {profile.workspace}" if profile.workspace else ""
+    scopes = "".join(f" --scope {scope}" for scope in profile.limited)
+    yield (
+        f"what {variable(first.key)} has used, by its display prefix, within a second",
+        f"authz keys usage {used.prefix}",
+    )
+    yield "a key of your own, straight in the store", f"authz keys create --name mine{workspace}{scopes}"
+    yield "all keys, by the admin API: docs/managing-keys.md goes on from here", "authz keys list --server $AUTHZ_URL"
+    yield "the same by curl", 'curl -s $AUTHZ_URL/authz/v1/keys -H "Authorization: Bearer $ADMIN"; echo'
+    yield "LIMITED is revoked", f"authz keys revoke {limited.prefix} --server $AUTHZ_URL"
+    yield "401: from its very next request on", profile.curl(replace(first, key="limited"), stack.url)

@@ -8,15 +8,16 @@ from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from authz.admin.keys import MAX_LIFETIME_S
+from authz.admin.keys import MAX_LIFETIME_S, UNITS
 from authz.app import SystemClock
 from authz.cli.common import add_common, filled, positive, usage_error
-from authz.cli.connection import Connection, Json, NotFoundError, add_server, connected
+from authz.cli.connection import ConflictError, Connection, Json, NotFoundError, add_server, connected
 from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
 from authz.core.grouping import By
 from authz.core.keyformat import OPAQUE_CHARS
 from authz.core.listing import MAX_PAGE
 from authz.core.units import parse_duration_ms, rfc3339
+from authz.ports import StoreFault
 
 
 LOG_EVENTS: Final = 50
@@ -28,6 +29,8 @@ _COUNTS: Final = ("requests", "denied", "input_tokens", "output_tokens")
 _GROUPED: Final = {"hour": "time", "day": "time", "key": "key_id"}  # what the API's groups call it, if something else
 _TITLES: Final = ("ID", "NAME", "PREFIX", "SUBJECT", "WORKSPACE", "SCOPES", "STATE", "CREATED", "EXPIRES", "LAST USED")
 _HIDDEN: Final = ("token", "warnings")  # told in another place
+_NONE: Final = "none"  # a limit that is taken away
+_ATTEMPTS: Final = 8  # at limits while others change the same key
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -53,10 +56,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _create_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--name", metavar="N", required=True, type=filled, help="for people")
     verb.add_argument("--subject", metavar="S", type=filled, help="whom it speaks for; default: the key's id")
-    verb.add_argument("--workspace", metavar="W", type=filled)
-    verb.add_argument("--scope", metavar="S", action="append", dest="scopes")
+    help_ = "whose it is: an admin key of a workspace manages that workspace's keys alone; default: none"
+    verb.add_argument("--workspace", metavar="W", type=filled, help=help_)
+    help_ = "what it may; once for each. Those of the configuration, and admin; default: none"
+    verb.add_argument("--scope", metavar="S", action="append", dest="scopes", help=help_)
     verb.add_argument("--expires", metavar="90d", type=filled, help="default: never")
-    verb.add_argument("--limit", metavar="requests=60/1m", action="append", dest="limits")
+    help_ = "its own limit of requests or tokens, in place of the route's; once for each. Default: the route's"
+    verb.add_argument("--limit", metavar="requests=60/1m", action="append", dest="limits", help=help_)
     verb.add_argument("--kind", choices=["jwt", "opaque"], help="default: keys.kind of the configuration")
     _add_request_id(verb)
 
@@ -89,17 +95,17 @@ def _update_options(verb: argparse.ArgumentParser) -> None:
     scopes, limits = verb.add_mutually_exclusive_group(), verb.add_mutually_exclusive_group()
     scopes.add_argument("--scope", metavar="S", action="append", dest="scopes", help="in place of those it has")
     scopes.add_argument("--no-scopes", action="store_const", const=[], dest="scopes", help="take all of them away")
-    limits.add_argument(
-        "--limit", metavar="requests=60/1m", action="append", dest="limits", help="in place of all its own"
-    )
-    limits.add_argument("--no-limits", action="store_const", const=[], dest="limits", help="the route's alone")
+    help_ = "its own limit of requests or tokens; tokens=none: the route's again. One that is not named stays"
+    limits.add_argument("--limit", metavar="requests=60/1m", action="append", dest="limits", help=help_)
+    limits.add_argument("--no-limits", action="store_const", const=[], dest="limits", help="take all its own away")
     verb.add_argument("--expires", metavar="90d|never", type=filled, help="from now on")
     verb.add_argument("--etag", metavar="E", type=filled, help="only if nobody changed the key since it was shown so")
 
 
 def _rotate_options(verb: argparse.ArgumentParser) -> None:
     _add_id(verb)
-    verb.add_argument("--grace", metavar="24h", type=filled, help="how long earlier tokens still live; default: 0s")
+    help_ = "how long earlier tokens still live; default: 0s, they end at once"
+    verb.add_argument("--grace", metavar="24h", type=filled, help=help_)
     _add_request_id(verb)
 
 
@@ -146,7 +152,8 @@ def _about(key: str) -> Generator[None]:
     try:
         yield
     except NotFoundError as exc:
-        raise CommandError(f"there is no key {key!r}") from exc
+        told = f"there is no key {key!r}: give its id (key_…) or display prefix ('authz keys list' has both)"
+        raise CommandError(told) from exc
 
 
 async def create(arguments: argparse.Namespace) -> int:
@@ -259,23 +266,47 @@ async def show(arguments: argparse.Namespace) -> int:
 
 async def update(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments)
-    values = {"key": {"id": arguments.id, "etag": arguments.etag, **changes}, "update_mask": ",".join(changes)}
     async with connected(arguments) as connection:
         with _about(arguments.id):
-            before = await connection.call("GetKey", {"id": arguments.id}) if "expires_at" in changes else None
-            key = await connection.call("UpdateKey", values)
+            before, key = await _updated(connection, arguments, changes)
     if arguments.json:
         print_json(key)
     else:
         _print_key(key)
-    if before and _outlives_its_token(before, key):
+    if "expires_at" in changes and _outlives_its_token(before, key):
         note("The key's token keeps the end that it was issued with: 'authz keys rotate' makes one with the new end.")
     return DONE
 
 
+async def _updated(connection: Connection, arguments: argparse.Namespace, changes: Json) -> tuple[Json, Json]:
+    """
+    The key before and after. Limits that are not named stay, and the API takes limits as a whole: so they are written
+    against the version that was read, and merged anew where somebody else was quicker.
+    """
+    before = await connection.call("GetKey", {"id": arguments.id})
+    for _ in range(_ATTEMPTS):
+        values = {"id": arguments.id, "etag": arguments.etag, **changes}
+        if changes.get("limits"):
+            merged = {**before["limits"], **changes["limits"]}
+            values["limits"] = {unit: limit for unit, limit in merged.items() if limit != _NONE}
+            values["etag"] = arguments.etag or before["etag"]
+        try:
+            return before, await connection.call("UpdateKey", {"key": values, "update_mask": ",".join(changes)})
+        except ConflictError:
+            if arguments.etag is not None:
+                raise
+            read, before = before, await connection.call("GetKey", {"id": arguments.id})
+            if before["etag"] == read["etag"]:
+                raise  # nobody was quicker: the key is revoked, say
+    raise CommandError("others keep changing the key: try again")
+
+
 def _changes(arguments: argparse.Namespace) -> Json:
     """Field by field, as the API has them."""
-    changes: Json = {"name": arguments.name, "scopes": arguments.scopes, "limits": _limits(arguments.limits)}
+    limits = _limits(arguments.limits)
+    if any(limit == _NONE and unit not in UNITS for unit, limit in (limits or {}).items()):
+        raise usage_error(f"--limit: unknown unit; known: {', '.join(UNITS)}")
+    changes: Json = {"name": arguments.name, "scopes": arguments.scopes, "limits": limits}
     changes = {name: value for name, value in changes.items() if value is not None}
     if arguments.expires is not None:
         changes["expires_at"] = None if arguments.expires == "never" else _from_now(arguments.expires)
@@ -306,7 +337,21 @@ async def rotate(arguments: argparse.Namespace) -> int:
     async with connected(arguments, with_secrets=True) as connection:
         with _about(arguments.id):
             made = await connection.call("RotateKey", values)
-    return _tell_token(arguments, connection, made)
+        status = _tell_token(arguments, connection, made)  # first of all: it is shown this once
+        note(await _told_of_earlier(connection, made["id"], arguments.grace))
+    return status
+
+
+async def _told_of_earlier(connection: Connection, key: str, grace: str | None) -> str:
+    """When the tokens before the newest end. Whatever fails here, the key is rotated."""
+    if grace is None:
+        return "Earlier tokens of the key are refused from now on; --grace 24h would let them live on."
+    try:
+        rotations = (await connection.call("GetKey", {"id": key}))["rotations"]
+    except (CommandError, StoreFault):
+        return f"Earlier tokens of the key are good for {grace} at most."
+    ends = [one["ends_at"] for one in rotations if one["ends_at"]]
+    return f"Earlier tokens of the key are {f'good until {max(ends)}' if ends else 'refused from now on'}."
 
 
 def revoke(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:

@@ -74,3 +74,5 @@ def _tell_settings(error: SettingsError) -> None:
     note(f"authz: the configuration has {count} fault{'s' if count != 1 else ''}")
     for fault in error.faults:
         note(f"  {fault}")
+    for hint in getattr(error, "__notes__", ()):
+        note(f"authz: {hint}")

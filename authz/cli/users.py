@@ -23,9 +23,11 @@ from authz.cli.common import add_common, command_store, filled, load, usage_erro
 from authz.cli.output import DONE, CommandError, note, print_json, print_table, printable
 from authz.core.keyrecord import KeyRecord
 from authz.core.units import rfc3339
-from authz.ports import StoreFault
+from authz.ports import BeingRemovedError, StoreFault
+from authz.settings import Configuration
 
 
+OWNERLESS: Final = "inferno"  # the portal whose keys have no subject but themselves
 _MAX_LINE: Final = 4 * MAX_PASSWORD_BYTES
 
 
@@ -53,8 +55,10 @@ def _add_name(verb: argparse.ArgumentParser) -> None:
 
 
 @asynccontextmanager
-async def _administer(arguments: argparse.Namespace) -> AsyncGenerator[UserAdmin]:
-    configuration = load(arguments, with_secrets=False)
+async def _administer(
+    arguments: argparse.Namespace, configuration: Configuration | None = None
+) -> AsyncGenerator[UserAdmin]:
+    configuration = configuration or load(arguments, with_secrets=False)
     async with command_store(configuration) as store:
         try:
             yield user_admin(configuration, store, Silent())
@@ -65,9 +69,12 @@ async def _administer(arguments: argparse.Namespace) -> AsyncGenerator[UserAdmin
             raise CommandError(told) from exc
         except NoSuchUserError as exc:
             raise CommandError(f"there is no user {arguments.name!r}") from exc
+        except BeingRemovedError as exc:
+            told = f"the removal of a former user {arguments.name!r} is not finished"
+            raise CommandError(f"{told}: 'authz users remove' with that name finishes it") from exc
         except UnfinishedRemovalError as exc:
-            told = f"the removal of {arguments.name!r} was cut short ({exc}): sessions or keys of theirs may still"
-            raise CommandError(f"{told} work; run the same command again before anybody else gets the name") from exc
+            told = f"the removal of {arguments.name!r} was cut short ({exc}): sessions or keys of theirs may still work"
+            raise CommandError(f"{told}; run the same command again: nobody gets the name until it is done") from exc
 
 
 def add(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
@@ -90,13 +97,17 @@ async def _add(arguments: argparse.Namespace, password: str) -> int:
 async def _tell_of_keys(admin: UserAdmin, made: KeyRecord) -> None:
     """The user is made, so nothing that fails here fails the command."""
     try:
-        living = await admin.living_keys(made)
+        living, is_all = await admin.living_keys(made)
     except StoreFault as fault:
         note(f"authz: whether the user has keys already could not be looked up: {fault}")
         return
+    name = printable(made.name)
     if living:
-        whose = f"of the subject {printable(made.name)}, made before: a portal shows them to the user as their own"
-        note(f"authz: there {'is' if living == 1 else 'are'} {_keys(living, 'living key')} {whose}")
+        count = f"{'is' if living == 1 else 'are'} {'' if is_all else 'at least '}{_keys(living, 'living key')}"
+        note(f"authz: there {count} of the subject {name}, made before: a portal shows them to the user as their own")
+    elif not is_all:
+        told = f"there are too many keys to look through them all for some of the subject {name}, made before"
+        note(f"authz: {told}: 'authz keys list --subject' does")
 
 
 def _keys(count: int, kind: str = "key") -> str:
@@ -135,11 +146,15 @@ async def list_users(arguments: argparse.Namespace) -> int:
 
 
 async def remove(arguments: argparse.Namespace) -> int:
-    async with _administer(arguments) as admin:
+    configuration = load(arguments, with_secrets=False)
+    async with _administer(arguments, configuration) as admin:
         removed = await admin.remove(arguments.name, COMMAND_LINE)
     print(f"{printable(removed.user.name)} is removed, and every session has ended")
     if removed.keys:
         print(f"revoked with them: {_keys(removed.keys)}")
+    if OWNERLESS in configuration.settings.portals:
+        made = f"keys that they made in the portal {OWNERLESS} speak for themselves and live on"
+        note(f"authz: {made}: 'authz keys log --actor {removed.user.id} --action create' names the latest")
     for warning in removed.warnings:
         note(f"authz: {printable(warning)}")
     return DONE

@@ -17,6 +17,7 @@ from authz.core.scope import is_scope
 MAX_NAME_BYTES: Final = 256  # of sub, jti and workspace, in UTF-8: a key must fit into its 8,192 characters
 MAX_SCOPES: Final = 64
 YEAR_9999_S: Final = 253_402_300_799
+LOG_IN_AGAIN: Final = "log in again"  # the hint to a session that is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def read_claims(payload: Mapping[str, object], policy: ClaimsPolicy) -> Claims |
 def judge_time(claims: Claims, now_s: float, leeway_s: float) -> Refusal | None:
     """Whether *claims* hold at *now_s*; None: they do. RFC 7519: at `exp` itself a token is expired already."""
     if claims.expires_at_s is not None and now_s >= claims.expires_at_s + leeway_s:
-        return Refusal(Reason.EXPIRED)
+        return Refusal(Reason.EXPIRED, LOG_IN_AGAIN if claims.is_session else "")
     if claims.not_before_s is not None and claims.not_before_s > now_s + leeway_s:
         return Refusal(Reason.NOT_YET_VALID)
     if claims.issued_at_s > now_s + leeway_s:

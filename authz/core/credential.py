@@ -21,6 +21,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TWO: Final = "two different credentials were sent"
 _EMPTY: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
 _WHITE_SPACE: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
+_SPACE_BEFORE: Final = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space before the key")
+_BEARER: Final = "bearer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,20 @@ def _judge(value: str, source: Source) -> Credential | Refusal:
     if "," in value:
         return Refusal(Reason.AMBIGUOUS_CREDENTIAL, "the header was sent more than once, or holds a comma")
     if _SPACE.search(value):
-        return _WHITE_SPACE
+        return _spaced(value, source.scheme)
     return Credential(value, source.header, bearer=bool(source.scheme))
+
+
+def _spaced(value: str, scheme: str) -> Refusal:
+    """Of a value with white space, the likeliest reason: `Bearer` was put before a key that had one, or needs none."""
+    split = _SCHEME.fullmatch(value.strip())
+    named = split[1].lower() if split else ""
+    if scheme and named == scheme:
+        return Refusal(Reason.MALFORMED_CREDENTIAL, f"leave out one '{scheme.capitalize()}': it stands there twice")
+    if named == _BEARER:
+        why = f"only '{scheme.capitalize()}' belongs before the key" if scheme else "this header holds the key alone"
+        return Refusal(Reason.MALFORMED_CREDENTIAL, f"leave out 'Bearer': {why}")
+    return _SPACE_BEFORE if value != value.lstrip() else _WHITE_SPACE
 
 
 def _without_scheme(header: str, source: Source) -> Refusal:

@@ -26,7 +26,7 @@ class Event:
     Args:
         action: An `Action`; another word only where a later version wrote it.
         actor: The id of the key or user that did it; `cli`: the command line, straight in the store.
-        target: The id of what was changed; empty: many (`revoke_all`).
+        target: The id of what was changed; empty: many (`revoke_all`, but of a removed user's keys: the user).
         before, after: What changed, field by field, in the words of the API.
         request_id: As the caller named the request; empty: it did not.
         id, at_us: Given by the store.

@@ -5,6 +5,8 @@ from enum import StrEnum, unique
 from typing import Final
 
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason
+from authz.core.keyformat import is_user
+from authz.core.principal import Principal
 from authz.core.problems import STATUS, message
 
 
@@ -80,7 +82,7 @@ def _passed(step: str, decision: Decision) -> str:
         return ""
     if step == "authenticity":
         workspace = f", workspace {principal.workspace}" if principal.workspace else ""
-        return f"key {principal.key_id} ({principal.prefix}), subject {principal.subject}{workspace}"
+        return f"{_whose(principal)}, subject {principal.subject}{workspace}"
     if step == "key state":
         return "known and not revoked"
     if step == "scope":
@@ -89,3 +91,10 @@ def _passed(step: str, decision: Decision) -> str:
         left = (f"{q.name}.{q.unit} {q.remaining} of {q.limit.capacity} left" for q in decision.quotas)
         return "; ".join(left) or "none on this route"
     return ""
+
+
+def _whose(principal: Principal) -> str:
+    if is_user(principal.key_id):
+        return f"session of the user {principal.key_id}"
+    prefix = f" ({principal.prefix})" if principal.prefix else ""  # a token without a record has none
+    return f"key {principal.key_id}{prefix}"

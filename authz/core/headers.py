@@ -15,6 +15,7 @@ Header = tuple[str, str]
 IDENTITY: Final = ("x-authz-key-id", "x-authz-key-prefix", "x-authz-subject", "x-authz-workspace", "x-authz-scopes")
 RATELIMIT_STYLES: Final = ("x-ratelimit", "openai", "ietf")
 FAULT_RETRY_S: Final = 1
+_CHALLENGE: Final = "www-authenticate"
 
 
 def clean(value: str) -> str:
@@ -43,15 +44,16 @@ def rate_limit(
     headers: list[Header] = []
     for style in styles:
         if style == "x-ratelimit":
-            headers += _x_ratelimit(refused or _tightest(shown, "requests"), now_us)
+            headers += _x_ratelimit(refused or tightest(shown, "requests"), now_us)
         elif style == "openai":
-            headers += [*_openai(_tightest(shown, "requests")), *_openai(_tightest(shown, "tokens"))]
+            headers += [*_openai(tightest(shown, "requests")), *_openai(tightest(shown, "tokens"))]
         else:
             headers += _ietf(shown)
     return tuple(headers)
 
 
-def _tightest(quotas: Iterable[Quota], unit: str) -> Quota | None:
+def tightest(quotas: Iterable[Quota], unit: str) -> Quota | None:
+    """Of the buckets of *unit* the one with the least left; None: there is none."""
     return min((q for q in quotas if q.unit == unit), key=lambda q: (q.remaining, -q.full_in_us), default=None)
 
 
@@ -98,11 +100,15 @@ def _ietf(quotas: Sequence[Quota]) -> tuple[Header, ...]:
     return (("ratelimit", ", ".join(now)), ("ratelimit-policy", ", ".join(policy)))
 
 
-def refusal(decision: Deny | Fault, styles: Sequence[str]) -> tuple[Header, ...]:
-    """Every header of a refusal but the content type: the challenge, when to come back, the limits."""
+def refusal(decision: Deny | Fault, styles: Sequence[str], *, sessions_alone: bool = False) -> tuple[Header, ...]:
+    """
+    Every header of a refusal but the content type: the challenge, when to come back, the limits.
+
+    *sessions_alone*: no API key is let in where this is told.
+    """
     if isinstance(decision, Fault):
         return (("retry-after", str(FAULT_RETRY_S)),) if STATUS[decision.reason] == 503 else ()
-    headers = [*_challenge(decision)]
+    headers = [*_challenge(decision, message(decision, sessions_alone=sessions_alone))]
     if decision.retry_after_us is not None:
         headers += _retry(decision.retry_after_us)
     headers += rate_limit(decision.quotas, styles, decision.now_us, decision.refused)
@@ -116,19 +122,24 @@ def _retry(wait_us: int) -> tuple[Header, ...]:
     return (("retry-after", str(max(1, -(-wait_us // US)))), ("retry-after-ms", str(max(1, -(-wait_us // 1000)))))
 
 
-def _challenge(deny: Deny) -> tuple[Header, ...]:
+def _challenge(deny: Deny, told: str) -> tuple[Header, ...]:
     """RFC 6750 §3: bare where no credential was sent, else with the error."""
-    status = STATUS[deny.reason]
-    if status == 401:
-        if deny.reason is Reason.MISSING_CREDENTIAL:
-            return (("www-authenticate", "Bearer"),)
-        return (("www-authenticate", f'Bearer error="invalid_token", error_description="{_quoted(message(deny))}"'),)
+    if deny.reason is Reason.MISSING_CREDENTIAL:
+        return ((_CHALLENGE, "Bearer"),)
+    if STATUS[deny.reason] == 401:
+        return ((_CHALLENGE, _error("invalid_token", told)),)
     if deny.reason is Reason.INSUFFICIENT_SCOPE:
-        wanted = _quoted(" ".join(deny.required))
-        told = _quoted(message(deny))
-        value = f'Bearer error="insufficient_scope", error_description="{told}", scope="{wanted}"'
-        return (("www-authenticate", value),)
+        return ((_CHALLENGE, f'{_error("insufficient_scope", told)}, scope="{_quoted(" ".join(deny.required))}"'),)
     return ()
+
+
+def forbidden(told: str) -> Header:
+    """The challenge of a 403 that is not about a scope, but about whose something is."""
+    return (_CHALLENGE, _error("insufficient_scope", told))
+
+
+def _error(error: str, told: str) -> str:
+    return f'Bearer error="{error}", error_description="{_quoted(told)}"'
 
 
 def _quoted(text: str) -> str:

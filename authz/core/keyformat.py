@@ -25,6 +25,7 @@ HS256_SIGNATURE_CHARS: Final = 43  # the shortest signature of any algorithm we 
 SECRET_CHARS: Final = 43  # 62**43 > 2**256
 CHECKSUM_CHARS: Final = 6  # 62**6 > 2**32
 OPAQUE_CHARS: Final = SECRET_CHARS + CHECKSUM_CHARS
+NOT_OURS: Final = "keys of this API start with"
 BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RECORD_ID: Final = re.compile(r"(key|usr)_([0-9a-f]{8})([0-9a-f]{2})[0-9a-z]{10}")
 _ROTATION: Final = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -52,6 +53,12 @@ def partition_of(record_id: str) -> int | None:
     """The partition that an id names; None: not an id of ours (another issuer's `jti`, say)."""
     found = _RECORD_ID.fullmatch(record_id)
     return int(found[3], 16) if found else None
+
+
+def is_user(record_id: str) -> bool:
+    """Whether an id of ours is a user's, whose credentials are sessions."""
+    found = _RECORD_ID.fullmatch(record_id)
+    return found is not None and found[1] == "usr"
 
 
 def display_prefix(prefix: str, record_id: str) -> str | None:
@@ -106,7 +113,7 @@ def parse_token(credential: Credential, prefix: str) -> str | OpaqueToken | Refu
         return _checked_shape(rest)
     if credential.bearer and value.count(".") == 2 and not _OTHER_PREFIX.match(value):
         return _checked_shape(value)
-    return Refusal(Reason.MALFORMED_CREDENTIAL, f"keys of this API start with {prefix}")
+    return Refusal(Reason.MALFORMED_CREDENTIAL, f"{NOT_OURS} {prefix}")
 
 
 def _checked_opaque(value: str, rest: str) -> OpaqueToken | Refusal:

@@ -12,7 +12,9 @@ from http import HTTPStatus
 from typing import Final
 
 from authz.core.bucket import US
+from authz.core.claims import LOG_IN_AGAIN
 from authz.core.decision import Deny, Fault, Reason
+from authz.core.keyformat import NOT_OURS, is_user
 
 
 STATUS: Final[Mapping[Reason, int]] = {
@@ -75,6 +77,23 @@ SENTENCE: Final[Mapping[Reason, str]] = {
     Reason.INTERNAL_ERROR: "Authorization failed, try again",
 }
 
+# Where the credential is a session, or nothing else is let in.
+OF_SESSIONS: Final[Mapping[Reason, str]] = {
+    Reason.MISSING_CREDENTIAL: "No session token was sent",
+    Reason.MALFORMED_CREDENTIAL: "The session token is malformed",
+    Reason.AMBIGUOUS_CREDENTIAL: "It is not clear which session token is meant",
+    Reason.CREDENTIAL_IN_URL: "A session token does not belong in the URL",
+    Reason.UNKNOWN_KEY: "The session is not known here",
+    Reason.BAD_SIGNATURE: "The session token is not genuine: its signature does not match",
+    Reason.ALGORITHM_REFUSED: "The session token is signed in a way that is not accepted here",
+    Reason.WRONG_AUDIENCE: "The token is not a session token of this API",
+    Reason.BAD_CLAIMS: "The session token's contents are not acceptable",
+    Reason.EXPIRED: "The session has expired",
+    Reason.NOT_YET_VALID: "The session token is not valid yet",
+    Reason.REVOKED: "The session has been revoked",
+    Reason.INSUFFICIENT_SCOPE: "The session lacks a scope",
+}
+_SEND_SESSION: Final = "send the session token of a user who has logged in"
 
 _REASONS: Final = frozenset(reason.value for reason in Reason)
 
@@ -118,18 +137,42 @@ class ResponseFormat:
         return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
 
 
-def message(decision: Deny | Fault) -> str:
-    """One sentence for the caller: what is wrong and, where it helps, what to do."""
+def message(decision: Deny | Fault, *, sessions_alone: bool = False) -> str:
+    """
+    One sentence for the caller: what is wrong and, where it helps, what to do.
+
+    *sessions_alone*: no API key is let in where this is told.
+    """
     sentence = SENTENCE[decision.reason]
     if isinstance(decision, Fault):
         return sentence + "."
     detail = decision.hint
+    if decision.reason in OF_SESSIONS and _is_of_session(decision, sessions_alone=sessions_alone):
+        sentence, detail = OF_SESSIONS[decision.reason], _of_session(decision)
     if decision.reason is Reason.INSUFFICIENT_SCOPE:
         held = ", ".join(decision.principal.scopes) if decision.principal else ""
         detail = f"required: {', '.join(decision.required)}; held: {held or 'none'}"
     elif decision.reason is Reason.RATE_LIMITED:
         detail = _limit_told(decision)
     return f"{sentence}: {detail}." if detail and detail != sentence else f"{sentence}."
+
+
+def _is_of_session(deny: Deny, *, sessions_alone: bool) -> bool:
+    """Whether the credential is one, or should be, where nobody knows whose it is."""
+    if deny.principal is not None:
+        return is_user(deny.principal.key_id)
+    return sessions_alone or deny.hint == LOG_IN_AGAIN
+
+
+def _of_session(deny: Deny) -> str:
+    """The hint of *deny*, which was written for a key."""
+    if deny.reason is Reason.MISSING_CREDENTIAL:
+        return "send it as 'Authorization: Bearer TOKEN'"
+    if deny.reason is Reason.UNKNOWN_KEY or deny.hint.startswith(NOT_OURS):
+        return _SEND_SESSION
+    if deny.reason is Reason.REVOKED and deny.hint:
+        return "the password was changed"  # that is what rotates a user
+    return deny.hint.replace("key", "token")
 
 
 def _limit_told(deny: Deny) -> str:
@@ -142,10 +185,12 @@ def _limit_told(deny: Deny) -> str:
     return f"{limit}; try again in {max(1, -(-deny.retry_after_us // US))} s"
 
 
-def problem_of(decision: Deny | Fault) -> Problem:
+def problem_of(decision: Deny | Fault, *, sessions_alone: bool = False) -> Problem:
+    """*sessions_alone*: see `message`."""
     held = decision.principal.scopes if decision.principal else ()
     required = decision.required if isinstance(decision, Deny) else ()
-    return Problem(STATUS[decision.reason], decision.reason.value, message(decision), required, held)
+    told = message(decision, sessions_alone=sessions_alone)
+    return Problem(STATUS[decision.reason], decision.reason.value, told, required, held)
 
 
 def _is_of_a_door(problem: Problem) -> bool:

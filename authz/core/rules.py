@@ -100,8 +100,10 @@ def judge(rules: tuple[RequestRule, ...], request: Request, stage: Stage) -> Ref
     largest = min((rule.largest for rule in rules if rule.largest is not None), default=None)
     if largest is None or (size is None and stage is Stage.HEADERS):
         return None
+    if size is None and stage is Stage.BODY:  # fails closed: there may be one that Envoy did not show
+        return Refusal(Reason.BAD_REQUEST, "there is no body, or its length is not told")
     if size is None:
-        return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes, as content-length must tell")
+        return Refusal(Reason.BODY_TOO_LARGE, f"its size is not told; send content-length, of at most {largest} bytes")
     return Refusal(Reason.BODY_TOO_LARGE, f"at most {largest} bytes") if size > largest else None
 
 

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,12 @@ from typing import Final
 
 START_S: Final = 20.0
 STOP_S: Final = 15.0
+MARK: Final = "authz-demo-"  # what a demo made begins with it: its folder, its secrets
+DATA: Final = "data"  # the embedded store's, in that folder
 _POLL_S: Final = 0.03
+_FOLDER: Final = rf"(unix://)?/(.*/)?{MARK}[a-z0-9_]{{8}}/.*"
+_SOCKET: Final = r"unix:///(.*/)?authz-[0-9]+-[0-9a-f]+\.sock"  # of an embedded store whose folder's name is long
+_MADE: Final = re.compile(f"{_FOLDER}|{_SOCKET}|{MARK}.{{64}}")
 _given: Final[set[int]] = set()
 
 
@@ -25,9 +31,16 @@ class DemoError(Exception):
 
 
 class Process:
-    """A child in a session of its own (Ctrl-C is for the demo), its output in a file."""
+    """
+    A child whose output is in a file.
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+    Args:
+        group: The process group that it joins; None: a session of its own. Either way Ctrl-C is not for it.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environ: Mapping[str, str], group: int | None = None
+    ) -> None:
         self.name = name
         self._log = log
         with log.open("ab") as output:
@@ -37,7 +50,8 @@ class Process:
                 stdout=output,
                 stderr=output,
                 env=dict(environ),
-                start_new_session=True,
+                start_new_session=group is None,
+                process_group=group,
             )
 
     @property
@@ -77,6 +91,35 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+
+
+class Guardian:
+    """A child that ends its process group, and removes *folder*, should this process be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._child = subprocess.Popen(
+            python_module("authz.demo.guardian", str(folder)),
+            stdin=subprocess.PIPE,  # which ends when this process does
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+            text=True,
+        )
+
+    @property
+    def group(self) -> int:
+        """The process group that it leads."""
+        return self._child.pid
+
+    def watch(self, process: Process) -> None:
+        """It is given its time to end."""
+        if self._child.stdin is not None:
+            print(process.pid, file=self._child.stdin, flush=True)
+
+    def stop(self) -> None:
+        """There is nothing to guard any more."""
+        self._child.kill()
+        self._child.communicate()
 
 
 def status_of(port: int, path: str) -> int:
@@ -130,5 +173,14 @@ def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+def of_another_demo(environ: Mapping[str, str]) -> list[str]:
+    """The `AUTHZ_` variables that a demo told its shell of what it made: nobody means them for the next demo."""
+    return [name for name, value in environ.items() if name.startswith("AUTHZ_") and _MADE.fullmatch(value)]
+
+
 def inherited(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    return dict(os.environ if environ is None else environ)
+    """*environ* as it is, or else the process's own, without what another demo told its shell."""
+    if environ is not None:
+        return dict(environ)
+    theirs = of_another_demo(os.environ)
+    return {name: value for name, value in os.environ.items() if name not in theirs}

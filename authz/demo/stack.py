@@ -7,6 +7,8 @@ demo runs on a store and a secret of one's own as well.
 
 import asyncio
 import secrets
+import shlex
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -23,8 +25,19 @@ from authz.app import PATIENCE_S, key_admin, open_store, user_admin
 from authz.core.keyrecord import KeyRecord
 from authz.demo.certificate import make_certificate
 from authz.demo.envoy_config import filled, shipped
-from authz.demo.processes import DemoError, Process, envoy_binary, free_port, inherited, is_free, python_module
-from authz.demo.profiles import PROFILES
+from authz.demo.processes import (
+    DATA,
+    MARK,
+    DemoError,
+    Guardian,
+    Process,
+    envoy_binary,
+    free_port,
+    inherited,
+    is_free,
+    python_module,
+)
+from authz.demo.profiles import PROFILES, variable
 from authz.settings import Configuration, load_settings
 
 
@@ -38,7 +51,7 @@ class Stack:
 
     Args:
         port: Envoy's; 0: a free one.
-        environ: In place of the process's own.
+        environ: In place of the process's own, of which what another demo told its shell is left aside.
     """
 
     def __init__(
@@ -51,12 +64,14 @@ class Stack:
         if profile not in PROFILES:
             raise DemoError(no_such_profile(profile))
         if port and not is_free(port):
-            raise DemoError(f"127.0.0.1:{port} is in use: choose another port for Envoy with --port N")
+            told = "choose another port for Envoy with --port N (under make: ARGS='--port N')"
+            raise DemoError(f"127.0.0.1:{port} is in use: {told}")
         self.profile = PROFILES[profile]
         self._log_level = log_level
         self.port = port or free_port()
         self._exit = ExitStack()
         self.environ = inherited(environ)
+        self._overrides = {name: value for name, value in self.environ.items() if name.startswith("AUTHZ_")}
         self.processes: dict[str, Process] = {}
         self.keys: dict[str, str] = {}  # name → token
         self.records: dict[str, KeyRecord] = {}
@@ -68,13 +83,16 @@ class Stack:
 
     def __enter__(self) -> Self:
         with ExitStack() as starting:
-            self.folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
+            self.folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix=MARK)))
+            self._guardian = Guardian(self.folder)
+            starting.callback(self._guardian.stop)
             self._prepare()
             starting.callback(self._stop_all)
             self._start_upstream()
             self.start_sidecar()
             self._start_envoy()
             self._create_keys()
+            self._write_shell_file()
             self._exit = starting.pop_all()
         return self
 
@@ -126,9 +144,9 @@ class Stack:
         if self.profile.tls:
             self.certificate = make_certificate(self.folder)
         self.environ.pop("AUTHZ_CONFIG", None)
-        self.environ.setdefault("AUTHZ_JWT_SECRET", secrets.token_urlsafe(48))
-        self.environ.setdefault("AUTHZ_PEPPER", secrets.token_urlsafe(48))
-        self.environ.setdefault("AUTHZ_DATA", str(self.folder / "data"))
+        self.environ.setdefault("AUTHZ_JWT_SECRET", MARK + secrets.token_urlsafe(48))
+        self.environ.setdefault("AUTHZ_PEPPER", MARK + secrets.token_urlsafe(48))
+        self.environ.setdefault("AUTHZ_DATA", str(self.folder / DATA))
         for listener in ("authz", "grpc", "http", "metrics"):
             address = self.environ.setdefault(f"AUTHZ_LISTEN__{listener.upper()}", f"127.0.0.1:{free_port()}")
             if not address.rpartition(":")[2].isdigit():
@@ -167,7 +185,8 @@ class Stack:
         self._start("envoy", command).wait_for(self.admin_port, "/ready")
 
     def _start(self, name: str, command: list[str]) -> Process:
-        process = Process(name, command, self.folder / f"{name}.log", self.environ)
+        process = Process(name, command, self.folder / f"{name}.log", self.environ, self._guardian.group)
+        self._guardian.watch(process)
         self.processes[name] = process
         return process
 
@@ -175,6 +194,7 @@ class Stack:
         for name in ("envoy", "authz", "upstream"):
             if name in self.processes:
                 self.processes[name].stop()
+        EmbeddedStore(self.folder / DATA).shut_down()  # if the sidecar was killed
 
     def _create_keys(self) -> None:
         for name, new in self.profile.keys(self.configuration().settings):
@@ -207,10 +227,34 @@ class Stack:
 
         return asyncio.run(run())
 
-    def command_environment(self) -> dict[str, str]:
-        """By which `authz` in another shell finds this stack's store; listing and revoking need no secret."""
-        store = "AUTHZ_STORE__URL" if "AUTHZ_STORE__URL" in self.environ else "AUTHZ_DATA"
-        return {"AUTHZ_CONFIG": str(self._config_file), store: self.environ[store]}
+    @property
+    def shell_file(self) -> Path:
+        """To be sourced: it makes a shell this stack's, for `authz` and for `curl`. Secrets are in it."""
+        return self.folder / "env.sh"
+
+    def _write_shell_file(self) -> None:
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self._shell().items()]
+        self.shell_file.touch(mode=0o600)
+        self.shell_file.write_text(
+            f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n{"".join(lines)}'
+            '[ -z "${ZSH_VERSION-}" ] || setopt interactivecomments\n'
+        )
+
+    def _shell(self) -> dict[str, str]:
+        """The sidecar's configuration, addresses, keys. What was made for it another demo knows by its mark."""
+        values = {name: value for name, value in self._overrides.items() if not name.startswith("AUTHZ_LISTEN__")}
+        values |= {name: self.environ[name] for name in ("AUTHZ_JWT_SECRET", "AUTHZ_PEPPER")}
+        if "AUTHZ_DATA" in self._overrides:
+            values["AUTHZ_DATA"] = str(Path(self._overrides["AUTHZ_DATA"]).resolve())
+        elif self._overrides.get("AUTHZ_STORE__URL", "embedded") == "embedded":
+            values["AUTHZ_STORE__URL"] = self.store_url
+        values |= {
+            "AUTHZ_CONFIG": str(self._config_file),
+            "AUTHZ_URL": f"http://{self.address('http')}",
+            "AUTHZ_ADMIN_KEY": self.keys.get("admin", ""),
+            "ENVOY": self.url,
+        }
+        return values | {variable(name): token for name, token in self.keys.items()}
 
 
 def no_such_profile(name: str) -> str:

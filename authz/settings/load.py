@@ -20,6 +20,7 @@ DEFAULT_FILE: Final = "authz.yaml"
 MAX_FILE_BYTES: Final = 1024 * 1024
 MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: as long as the hash
 MIN_PEPPER_BYTES: Final = 32  # as long as the digest (RFC 2104 §3)
+_WHENCE: Final = "every sidecar and command on a store has the same ('openssl rand -base64 48' makes a first one)"
 _KEY_FILES: Final = (b"-----BEGIN", b"ssh-", b"ecdsa-")
 
 
@@ -77,7 +78,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     source = str(file) if file else "defaults"
     defaults = Settings().model_dump(mode="json")
-    raw, by_variable, faults = override(_read(file), environ, defaults)
+    raw, by_variable, faults = override(_read(file, environ), environ, defaults)
 
     def add(path: FieldPath, reason: str, nearest: str = "") -> None:
         variable = next((v for p, v in by_variable.items() if path[: len(p)] == p or p[: len(path)] == path), source)
@@ -157,7 +158,7 @@ def read_secret(ref: SecretRef, environ: Mapping[str, str]) -> bytes:
     if ref.env is not None:
         secret = environ.get(ref.env, "").encode("utf-8", "surrogateescape")
         if not secret:
-            raise ValueError(f"the environment variable {ref.env} is not set")
+            raise ValueError(f"the environment variable {ref.env} is not set: {_WHENCE}")
         return secret
     if ref.file is None:
         raise ValueError("must say either env or file")
@@ -171,7 +172,7 @@ def read_secret(ref: SecretRef, environ: Mapping[str, str]) -> bytes:
     return secret
 
 
-def _read(file: Path | None) -> dict[str, object]:
+def _read(file: Path | None, environ: Mapping[str, str]) -> dict[str, object]:
     if file is None:
         return {}
     try:
@@ -180,7 +181,9 @@ def _read(file: Path | None) -> dict[str, object]:
             raise SettingsError([SettingsFault(str(file), "", f"larger than {MAX_FILE_BYTES} bytes")])
         raw = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader, stricter
     except OSError as exc:
-        raise SettingsError([SettingsFault(str(file), "", exc.strerror or str(exc))]) from exc
+        variable = environ.get("AUTHZ_CONFIG")
+        named = " ($AUTHZ_CONFIG names it)" if variable and file == Path(variable) else ""
+        raise SettingsError([SettingsFault(str(file), "", f"{exc.strerror or exc}{named}")]) from exc
     except YAML_FAULTS as exc:
         raise SettingsError([SettingsFault(str(file), "", _yaml_fault(exc))]) from exc
     if raw is None:

@@ -41,7 +41,7 @@ _Dumper.add_representer(str, _text)
 
 
 def patched(target: Any, patch: Any) -> Any:
-    """Raises: ValueError — a place that the list does not have, an item that would have no name, or a name twice."""
+    """Raises: ValueError — a place that the list does not have, an item that cannot have a name, or a name twice."""
     if not isinstance(patch, dict):
         return patch
     if isinstance(target, list):
@@ -66,10 +66,14 @@ def _items(target: list[Any], patch: dict[str, Any]) -> list[Any]:
             named[key] = None if change is None else patched(named[key], change)
         elif key.isdigit() or change is None:
             raise ValueError(f"there is no item {key}")
+        elif target and not any(isinstance(item, dict) and "name" in item for item in target):
+            raise ValueError(
+                f"there is no item {key}, and a new one cannot be named: no item of this list has a `name`"
+            )
         else:
             after = change.get("like") or change.get("after")
-            whole = patched(named.get(change.get("like")), {**change, "like": None, "after": None})
-            item = {"name": key} | whole | {"name": key}
+            whole = patched(named.get(change.get("like")), {**change, "like": None, "after": None, "name": None})
+            item = {"name": key, **whole}
             if after is None:
                 added.append(item)
             elif named.get(after) is None:

@@ -205,7 +205,8 @@ async def test_a_session_ends_with_its_time(valkey_url: str, door: str) -> None:
 
         await doors.until(int(payload["exp"]) * 1_000_000 + 10_000)
 
-        assert (await session.refused(401, "ListKeys")).reason == "expired"
+        told = await session.refused(401, "ListKeys")
+        assert (told.reason, told.message) == ("expired", "The session has expired: log in again.")
 
 
 async def test_a_session_ends_with_its_user(doors: Doors) -> None:

@@ -5,16 +5,21 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import httpx
 import pytest
 
 from authz.adapters.http.openapi import document
+from authz.adapters.http.rest import bindings
 from authz.adapters.logs.observer import LogObserver
+from authz.adapters.portal import inferexai, inferno, vinfer
 from authz.admin.actor import COMMAND_LINE, Actor, ForbiddenError
 from authz.admin.keys import Everything, IssuedKey, KeyAdmin, KeyChanges, NewKey, NoSuchKeyError
 from authz.app import Observers, key_admin, portals
+from authz.core.bucket import Limit
 from authz.core.listing import Filter
 from authz.core.units import rfc3339
 from tests.support.admin import PASSWORD, Doors, configured, opened, over_http, stored
@@ -23,6 +28,7 @@ from tests.support.parts import CLOCK
 
 
 NAMES: Final = ("inferexai", "inferno", "vinfer")
+ENVOY: Final = Path(__file__).parents[2] / "deploy" / "envoy" / "profiles"
 NOT_OURS: Final = 4294967295
 PERMISSIONS: Final = ("read_models", "run_inference", "manage_users", "use_streaming")
 SCOPES: Final = {
@@ -155,14 +161,25 @@ async def test_inferexai_wants_a_session(place: Place) -> None:
         assert told["detail"] == (
             "The token is of a kind that is not accepted here: send the session token of a user who has logged in."
         )
+        nobody = await place.refused(401, verb, path, json=body)
+        assert nobody["detail"] == "No session token was sent: send it as 'Authorization: Bearer TOKEN'."
+        neither = await place.ask(verb, path, "neither", json=body)
+        assert (neither.status_code, neither.json()["reason"]) == (401, "malformed_credential")
+        assert "send the session token of a user who has logged in" in neither.headers["www-authenticate"]
+        assert "key" not in neither.json()["detail"]
         set_by_a_proxy = {"x-authz-subject": "ada", "x-authz-scopes": "admin", "x-authz-key-id": "usr_x"}
         assert (await place.refused(401, verb, path, headers=set_by_a_proxy, json=body))[
             "reason"
         ] == "missing_credential"
     session = await place.user("ada")
     assert (await place.refused(401, "GET", f"/portal/keys?api_key={session}"))["reason"] == "credential_in_url"
-    await place.doors.users.remove("ada", Actor("cli"))
-    assert (await place.refused(401, "GET", "/portal/keys", session))["reason"] == "revoked"
+    await place.doors.users.set_password("ada", f"{PASSWORD} anew", COMMAND_LINE)
+    told = await place.refused(401, "GET", "/portal/keys", session)
+    assert told["detail"] == "The session has been revoked: the password was changed."
+    removed = await place.user("eve")
+    await place.doors.users.remove("eve", COMMAND_LINE)
+    told = await place.refused(401, "GET", "/portal/keys", removed)
+    assert (told["reason"], told["detail"]) == ("revoked", "The session has been revoked.")
 
 
 @pytest.mark.parametrize("workspace", ["acme", ""], ids=["in a workspace", "in none"])
@@ -260,6 +277,61 @@ async def test_a_portal_has_a_limit_of_its_own(valkey_url: str) -> None:
         codes = [(await place.ask("GET", "/portal/keys", session)).status_code for _ in range(3)]
         assert codes == [200, 200, 429]
         assert (await place.ask("GET", "/authz/v1/keys", session)).status_code == 200
+
+
+async def shown(place: Place, status: int, verb: str, path: str, credential: str, **more: Any) -> tuple[str, str]:
+    """Of an answer of this status: how large the limit is, and what is left."""
+    answer = await place.ask(verb, path, credential, **more)
+    assert answer.status_code == status, answer.text
+    assert abs(int(answer.headers["x-ratelimit-reset"]) - CLOCK.now_s()) < 7200
+    return answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]
+
+
+async def test_answers_of_the_portals_show_what_is_left(valkey_url: str) -> None:
+    """Whatever becomes of the call, each portal its own; who is let in nowhere is shown nothing."""
+    async with at(valkey_url, limits={"default": {"requests": "10/1h"}}) as place:
+        session = await place.user("ada")
+        made = await place.ask("POST", "/portal/keys", session, json={"name": "x"})
+        assert (made.headers["x-ratelimit-limit"], made.headers["x-ratelimit-remaining"]) == ("10", "9")
+        path = f"/portal/keys/{made.json()['id']}"
+        assert await shown(place, 200, "GET", path, session) == ("10", "8")
+        assert await shown(place, 204, "DELETE", path, session) == ("10", "7")
+        assert await shown(place, 404, "GET", path, session) == ("10", "6")
+        assert await shown(place, 400, "POST", "/portal/keys", session, json={"x": 1}) == ("10", "5")
+
+        key = await place.made("manage_users", "admin", limits={"requests": Limit(5, 3600)})
+        body = {"name": "x", "permissions": ["run_inference"]}
+        assert await shown(place, 403, "POST", "/api/v1/auth/api-keys", key.token, json=body) == ("5", "4")
+        assert await shown(place, 200, "GET", "/v1/api-keys", key.token) == ("5", "4")
+        assert await shown(place, 200, "GET", "/authz/v1/keys", key.token) == ("5", "4")
+        for refused in (await place.ask("GET", "/v1/api-keys"), await place.ask("GET", "/v1/api-keys", session)):
+            assert "x-ratelimit-limit" not in refused.headers
+
+
+async def test_what_is_left_is_shown_as_configured(valkey_url: str) -> None:
+    styles = {"ratelimit_headers": ["openai", "ietf"], "format": "problem"}
+    async with at(valkey_url, responses=styles, limits={"default": {"requests": "10/1h"}}) as place:
+        answer = await place.ask("GET", "/v1/api-keys", await place.key("admin"))
+    assert answer.headers["x-ratelimit-remaining-requests"] == "9"
+    assert answer.headers["ratelimit-policy"] == '"portal-vinfer";q=10;w=3600'
+    assert "x-ratelimit-limit" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/api/v1/auth/login", "/authz/v1/login"])
+async def test_a_login_shows_the_tries_that_are_left(valkey_url: str, path: str) -> None:
+    """Of the tighter of its two limits, once."""
+    body = {"username": "ada", "password": PASSWORD}
+    limits = {"per_user": "3/1h", "per_address": "20/1h"}
+    styles = {"ratelimit_headers": ["x-ratelimit", "ietf"], "format": "problem"}
+    async with at(valkey_url, login={"limits": limits}, responses=styles) as place:
+        await place.doors.user("ada")
+        answer = await place.ask("POST", path, json=body)
+        assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("3", "2")
+        assert answer.headers["ratelimit"].startswith('"login";r=2;')
+        wrong = await place.ask("POST", path, json={**body, "password": "a guess"})
+        assert (wrong.status_code, "x-ratelimit-limit" in wrong.headers) == (401, False)
+    async with at(valkey_url) as place:
+        assert "x-ratelimit-limit" not in (await place.ask("POST", path, json=body)).headers
 
 
 # --- an actor who is bound to a subject, at the use cases themselves
@@ -365,7 +437,7 @@ async def test_who_manages_the_keys_of_inferno(place: Place) -> None:
         await place.refused(403, "DELETE", f"{path}/x", credential)
     session = await place.user("boss", "manage_users")
     told = await place.refused(403, "POST", path, session, json=body)
-    assert told["detail"] == "The caller does not hold the scope 'read_models'."
+    assert told["detail"] == "The session lacks a scope: required: read_models; held: manage_users."
 
 
 @pytest.mark.parametrize("caller", ["key", "user"])
@@ -377,11 +449,13 @@ async def test_nobody_deletes_a_key_of_inferno_that_holds_more(place: Place, cal
     admins, partly = await place.made("admin", *PERMISSIONS), await place.made("read_models", "run_inference")
     equal, less = await place.made(*held), await place.made("read_models")
 
-    for key, lacked in ((admins, "admin"), (partly, "run_inference")):
+    who = "API key" if caller == "key" else "session"
+    for key in (admins, partly):
         for _ in range(2):
             told = await place.refused(403, "DELETE", f"{path}/{key.record.id}", mine)
             assert told["reason"] == "insufficient_scope"
-            assert told["detail"] == f"The caller does not hold the scope '{lacked}'."
+            required = ", ".join(key.record.scopes)
+            assert told["detail"] == f"The {who} lacks a scope: required: {required}; held: {', '.join(held)}."
         assert (await place.doors.other.show(key.record.id)).revoked_at_us is None
     for key in (equal, less):
         assert (await place.ask("DELETE", f"{path}/{key.record.id}", mine)).status_code == 204
@@ -402,8 +476,21 @@ async def test_that_a_key_of_inferno_holds_more_is_told_in_the_format_of_the_pro
         admins = await place.made("run_inference")
         told = await place.ask("DELETE", f"/api/v1/auth/api-keys/{admins.record.id}", await place.key("manage_users"))
     assert told.status_code == 403
-    assert told.headers["www-authenticate"] == 'Bearer error="insufficient_scope"'
-    assert told.json()["error"]["code"] == "PERMISSION_DENIED"
+    words = "The API key lacks a scope: required: run_inference; held: manage_users."
+    assert told.headers["www-authenticate"] == (
+        f'Bearer error="insufficient_scope", error_description="{words}", scope="run_inference"'
+    )
+    assert told.json() == {"error": {"code": "PERMISSION_DENIED", "message": words, "details": None}}
+
+
+async def test_that_a_key_of_vinfer_holds_less_is_told_as_at_the_check(valkey_url: str) -> None:
+    """With the documented members of a 403."""
+    async with at(valkey_url, responses={"format": "vinfer"}, scopes={**SCOPES, "other": []}) as place:
+        admin = await place.key("admin")
+        told = await place.ask("POST", "/v1/api-keys", admin, json={"name": "x", "scope": "other"})
+    assert told.status_code == 403
+    assert told.json()["error"]["details"] == {"required_scope": "other", "current_scope": "admin"}
+    assert told.headers["www-authenticate"].endswith(', scope="other"')
 
 
 @pytest.mark.parametrize(
@@ -594,6 +681,16 @@ async def test_no_log_and_no_store_has_a_secret(place: Place, valkey_url: str) -
         body = secret.removeprefix("sk-live-").rpartition(".")[2]
         assert body not in told
         assert body.encode() not in kept
+
+
+@pytest.mark.parametrize("portal", [inferexai, inferno, vinfer])
+def test_each_is_served_at_and_below_the_path_that_envoy_hands_over(portal: ModuleType) -> None:
+    name = portal.__name__.rpartition(".")[2]
+    for method in portal.DESCRIPTOR.methods:
+        for each in bindings(method.GetOptions()):
+            assert f"{each.template}/".startswith(f"{portal.PATH}/")
+    envoy = (ENVOY / f"{name}.yaml").read_text()
+    assert f"path_separated_prefix: {portal.PATH}\n" in envoy
 
 
 def test_the_description_covers_them() -> None:

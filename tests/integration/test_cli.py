@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,17 @@ import pytest
 from authz.adapters.http import rest
 from authz.adapters.http.server import HttpServer, bind
 from authz.adapters.logs.silent import Silent
+from authz.adapters.rpc import Call
+from authz.admin.actor import COMMAND_LINE as CLI
+from authz.admin.keys import KeyChanges
 from authz.app import Observers, StoreParts, SystemClock, key_service, open_store
+from authz.cli.connection import Direct, Json
 from authz.cli.main import run
 from authz.cli.output import print_table
+from authz.core.bucket import Limit
 from authz.core.problems import FORMATS
+from authz.pb.authz.admin.v1 import keys_pb2
+from authz.ports import StoreFault
 from authz.settings import load_settings
 from tests.support.admin import Used, book
 from tests.support.parts import SECRET, parts
@@ -109,6 +116,7 @@ class Here:
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(shell.folder)
         self.patch = monkeypatch
+        self.shell = shell
         self._capsys = capsys
 
     def run(self, *arguments: str, stdin: str = "") -> Ended:
@@ -252,6 +260,7 @@ def test_only_making_tokens_needs_secrets(here: Here) -> None:
     for makes in (CREATE[1:], ("rotate", made["id"]), ("show", made["id"], "--show-token")):
         refused = here.run("keys", *makes)
         assert (refused.status, "AUTHZ_JWT_SECRET is not set" in refused.err) == (2, True)
+        assert "with --server URL the sidecar itself makes the token" in refused.err
     assert here.run("keys", "revoke", made["id"]).status == 0
 
 
@@ -272,11 +281,83 @@ def test_update_changes_what_is_named_and_nothing_else(here: Here) -> None:
     made = here.data(*CREATE, "--limit", "requests=60/1m", "--limit", "tokens=9/1m", "--expires", "1h")
 
     changed = here.data("keys", "update", made["id"], "--limit", "tokens=5/1h")
-    assert (changed["limits"], changed["scopes"], changed["name"]) == ({"tokens": "5/1h"}, ["read-only"], "prod")
-    assert changed["expires_at"] == made["expires_at"]
+    assert changed["limits"] == {"requests": "60/1m", "tokens": "5/1h"}
+    assert (changed["scopes"], changed["name"], changed["expires_at"]) == (["read-only"], "prod", made["expires_at"])
+    dropped = here.data("keys", "update", made["id"], "--limit", "requests=none")
+    assert (dropped["limits"], dropped["etag"]) == ({"tokens": "5/1h"}, "v3")
+    again = here.data("keys", "update", made["id"], "--limit", "requests=none", "--limit", "tokens=5/1h")
+    assert (again["limits"], again["etag"]) == ({"tokens": "5/1h"}, "v3")
+    both = here.data("keys", "update", made["id"], "--limit", "requests=7/1m", "--limit", "tokens=none")
+    assert both["limits"] == {"requests": "7/1m"}
     bare = here.data("keys", "update", made["id"], "--no-limits", "--no-scopes", "--name", "other")
     assert (bare["limits"], bare["scopes"], bare["name"]) == ({}, [], "other")
     assert here.data("keys", "update", made["id"], "--expires", "never")["expires_at"] is None
+
+
+@pytest.fixture
+def meanwhile(here: Here, valkey_url: str) -> Callable[[int, Mapping[str, Any]], None]:
+    """Whoever reads a key finds, so many times, that others change it before they can."""
+
+    def arrange(times: int, changes: Mapping[str, Any]) -> None:
+        left = times
+
+        class Disturbed(Direct):
+            async def call(self, method: str, values: Mapping[str, object]) -> Json:
+                nonlocal left
+                told = await super().call(method, values)
+                if method == "GetKey" and left:
+                    left -= 1
+                    async with parts(valkey_url) as others:
+                        await others.admin.update(str(values["id"]), KeyChanges({**changes, "name": f"n{left}"}), CLI)
+                return told
+
+        here.patch.setattr("authz.cli.connection.Direct", Disturbed)
+
+    return arrange
+
+
+Meanwhile = Callable[[int, Mapping[str, Any]], None]
+
+
+def test_limits_are_merged_with_those_that_are_there_when_they_are_written(here: Here, meanwhile: Meanwhile) -> None:
+    """A change that others make between reading and writing is kept."""
+    made = here.data(*CREATE, "--limit", "requests=60/1m")
+    meanwhile(2, {"limits": {"tokens": Limit(9, 60)}})
+
+    changed = here.data("keys", "update", made["id"], "--limit", "requests=5/1h")
+
+    assert (changed["limits"], changed["name"]) == ({"requests": "5/1h", "tokens": "9/1m"}, "n0")
+
+
+def test_limits_are_not_written_over_what_others_keep_changing(here: Here, meanwhile: Meanwhile) -> None:
+    made = here.data(*CREATE, "--limit", "requests=60/1m")
+    meanwhile(1000, {})
+
+    ended = here.run("keys", "update", made["id"], "--limit", "requests=5/1h")
+
+    assert (ended.status, ended.out) == (1, "")
+    assert "others keep changing the key: try again" in ended.err
+    assert here.data("keys", "show", made["id"])["limits"] == {"requests": "60/1m"}
+
+
+def test_limits_with_an_etag_are_tried_once(here: Here, meanwhile: Meanwhile) -> None:
+    made = here.data(*CREATE, "--limit", "requests=60/1m")
+    shown = here.data("keys", "show", made["id"])
+    meanwhile(1, {})
+
+    ended = here.run("keys", "update", made["id"], "--limit", "requests=5/1h", "--etag", shown["etag"])
+
+    assert (ended.status, "its etag is another" in ended.err) == (1, True)
+    assert here.data("keys", "show", made["id"])["limits"] == {"requests": "60/1m"}
+
+
+def test_limits_of_a_revoked_key_are_not_changed(here: Here) -> None:
+    made = here.data(*CREATE)
+    here.data("keys", "revoke", made["id"])
+
+    ended = here.run("keys", "update", made["id"], "--limit", "requests=5/1h")
+
+    assert (ended.status, "nothing changes it any more" in ended.err) == (1, True)
 
 
 def test_a_later_end_of_a_jwt_key_needs_a_rotation(here: Here) -> None:
@@ -307,6 +388,43 @@ def test_rotated_keys_go_on_under_their_id(here: Here) -> None:
     assert [reason(made["token"]), reason(rotated["token"])] == ["allowed", "allowed"]
     here.data("keys", "rotate", made["id"])
     assert [reason(made["token"]), reason(rotated["token"])] == ["revoked", "revoked"]
+
+
+def test_a_rotation_says_when_earlier_tokens_end(here: Here) -> None:
+    """On stderr, beside JSON as well; the last of them, as it is in the store."""
+    made = here.data(*CREATE)
+
+    def told(*more: str) -> str:
+        return here.run("keys", "rotate", made["id"], *more).err
+
+    kept = "The token is shown this once and kept nowhere: copy it now.\n"
+    assert told() == f"{kept}Earlier tokens of the key are refused from now on; --grace 24h would let them live on.\n"
+    later = told("--grace", "24h", "--json")
+    ends = here.data("keys", "show", made["id"])["rotations"][0]["ends_at"]
+    assert later == f"Earlier tokens of the key are good until {ends}.\n"
+    assert told("--grace", "365d").endswith(f"until {last_end(here, made['id'])}.\n")
+    assert told("--grace", "0s") == f"{kept}Earlier tokens of the key are refused from now on.\n"
+
+
+def test_a_rotation_is_done_though_its_end_cannot_be_read(here: Here) -> None:
+    class Failing(Direct):
+        async def call(self, method: str, values: Mapping[str, object]) -> Json:
+            if method == "GetKey":
+                raise StoreFault("away")
+            return await super().call(method, values)
+
+    made = here.data(*CREATE)
+    with here.patch.context() as patch:
+        patch.setattr("authz.cli.connection.Direct", Failing)
+        ended = here.run("keys", "rotate", made["id"], "--grace", "24h")
+
+    assert (ended.status, ended.out.splitlines()[0].startswith("sk-live-eyJ")) == (0, True)
+    assert ended.err.endswith("Earlier tokens of the key are good for 24h at most.\n")
+
+
+def last_end(here: Here, key: str) -> str:
+    rotations = here.data("keys", "show", key)["rotations"]
+    return str(max(one["ends_at"] for one in rotations if one["ends_at"]))
 
 
 def settle(store: str, key: str, *used: tuple[str, int, int], ago_s: int = 0, is_denied: bool = False) -> None:
@@ -456,6 +574,14 @@ def test_controls_in_a_table_do_not_reach_the_terminal(capsys: pytest.CaptureFix
         pytest.param(("keys", "usage", "x", "--workspace", "w"), 2, "do not go with an ID", id="one and a workspace"),
         pytest.param(("keys", "usage", "x", "--subject", ""), 2, "do not go with an ID", id="one and a subject"),
         pytest.param(("keys", "usage", "x"), 1, "there is no key 'x'", id="usage of no key"),
+        pytest.param(
+            ("keys", "usage", "1313811044"),
+            1,
+            "there is no key '1313811044': give its id (key_…) or display prefix ('authz keys list' has both)",
+            id="the number that a portal shows",
+        ),
+        pytest.param(("keys", "update", "x", "--limit", "token=none"), 2, "unknown unit; known", id="drop what"),
+        pytest.param((*CREATE, "--limit", "tokens=none"), 2, "must be capacity/period", id="a limit of none"),
         pytest.param(("keys", "usage", "--by", "minute"), 2, "invalid choice", id="by the minute"),
         pytest.param(("keys", "usage", "--since", "soon"), 2, "--since takes a time", id="since when"),
         pytest.param(("keys", "usage", "--until", "0h"), 2, "--until takes a time", id="until now"),
@@ -468,6 +594,8 @@ def test_controls_in_a_table_do_not_reach_the_terminal(capsys: pytest.CaptureFix
         pytest.param(("keys", "usage", "--by", "key", "--by", "key"), 2, "names the same twice", id="by key and key"),
         pytest.param(("keys", "unmake"), 2, "unmake", id="unknown verb"),
         pytest.param(("check", "--path", "/", "-H", "nonsense"), 2, "takes 'name: value'", id="bad header"),
+        pytest.param(("check", "--path", "models"), 2, "--path begins with /, as '/v1/models' does", id="bad path"),
+        pytest.param(("check", "--path", "http://a/v1"), 2, "--path begins with /", id="an address for a path"),
         pytest.param(("config", "validate", "--config", "nowhere.yaml"), 2, "No such file", id="no such file"),
         pytest.param((), 2, "COMMAND", id="nothing"),
     ],
@@ -511,6 +639,71 @@ def test_check_explains_step_by_step_and_spends_nothing(shell: Shell) -> None:
     assert "FAIL" in text
     assert "deny: 401 missing_credential" in text
     assert made["token"] not in shell.run("check", "--path", "/v1/models", "-H", header).stdout
+
+
+def test_check_tells_a_session_from_a_key(here: Here) -> None:
+    here.patch.setenv("AUTHZ_KEYS__ACCEPT_SESSIONS", "true")
+    here.run("users", "add", "ada", "--scope", "read-only", "--password-stdin", stdin="correct horse battery")
+    token = asyncio.run(log_in(here))
+
+    told = here.run("check", "--path", "/v1/models", "-H", f"authorization: Bearer {token}")
+
+    assert re.search(r"authenticity +ok +session of the user usr_[0-9a-z]{20}, subject ada\n", told.out), told.out
+
+
+async def log_in(here: Here) -> str:
+    """As a sidecar does."""
+    configured = load_settings(None, here.shell.environ)
+    async with open_store(configured.settings, Silent()) as store:
+        clock = SystemClock()
+        made = StoreParts.on(store, clock, Silent())
+        service = key_service(configured, made, clock, Observers(()))
+        asked, call = keys_pb2.LoginRequest(username="ada", password="correct horse battery"), Call("Login", {})
+        answer = await service.handle(call, await service.authorize(call), asked)
+        await made.ledger.close()
+        return str(answer.token)
+
+
+@pytest.mark.parametrize(
+    ("portals", "path", "route"),
+    [
+        pytest.param("[]", "/authz/v1/keys", "admin-api", id="the admin API"),
+        pytest.param("[]", "/authz/v1", "admin-api", id="its root"),
+        pytest.param("[inferexai]", "/portal/keys?page_size=1", "portal-inferexai", id="inferexai"),
+        pytest.param("[vinfer, inferno]", "/api/v1/auth/api-keys", "portal-inferno", id="inferno"),
+        pytest.param("[vinfer, inferno]", "/api/v1/auth/login", "portal-inferno", id="inferno's login"),
+        pytest.param("[vinfer, inferno]", "/v1/api-keys/key_1", "portal-vinfer", id="vinfer"),
+    ],
+)
+def test_check_knows_authzs_own_doors(here: Here, portals: str, path: str, route: str) -> None:
+    """And still says what it would decide, as an Envoy without a route to the door asks all the same."""
+    with_all = "keys: {retain_token: true}\nscopes: {admin: [], manage_users: []}\nroutes: []\n"
+    (here.shell.folder / "authz.yaml").write_text(f"portals: {portals}\n{with_all}")
+
+    told, people = here.data("check", "--path", path), here.run("check", "--path", path)
+
+    detail = (
+        f"one of authz's own ({route}), which asks who calls by itself: Envoy is to hand it over, and not to ask here"
+    )
+    assert (told["door"], told["reason"]) == (route, "missing_credential")
+    assert told["steps"][0] == {"step": "door", "outcome": "-", "detail": detail}
+    assert [step["step"] for step in told["steps"][1:]][:2] == ["credential", "authenticity"]
+    assert (people.status, people.err) == (0, "")
+    assert people.out.splitlines()[1].split(maxsplit=2) == ["door", "-", detail]
+    assert people.out.endswith("\ndeny: 401 missing_credential, if Envoy asks all the same\n")
+
+
+def test_check_knows_no_door_that_is_not_open(here: Here) -> None:
+    def door(path: str) -> object:
+        told = here.data("check", "--path", path)
+        assert told["steps"][0]["step"] == ("door" if told["door"] else "credential")
+        return told["door"]
+
+    assert [door(path) for path in ("/portal/keys", "/authz/v1x/keys", "/v1/models")] == [None] * 3
+    assert door("/authz/v1/keys") == "admin-api"
+    here.patch.setenv("AUTHZ_LISTEN__HTTP", "null")
+    assert door("/authz/v1/keys") is None
+    assert "asks all the same" not in here.run("check", "--path", "/authz/v1/keys").out
 
 
 def test_check_explains_request_rules(shell: Shell) -> None:
@@ -676,6 +869,9 @@ def blurred(text: str) -> str:
         ("show .", 1, "there is no key '.'"),
         ("show a%2Fb?c#d", 1, "there is no key 'a%2Fb?c#d'"),
         ("update {key} --name other --scope read-write --limit tokens=5/1h --json", 0, '"etag": "v2"'),
+        ("update {key} --limit tokens=none", 0, "etag           v1"),
+        ("update {key} --limit tokens=5/1h --etag v7", 1, "its etag is another"),
+        ("update nonsense --limit tokens=5/1h", 1, "there is no key 'nonsense'"),
         ("update {key} --no-scopes --no-limits --expires 90d", 0, "expires_at     TIME"),
         ("update {key} --expires never", 0, "expires_at     never"),
         ("update {key} --name other --etag v7", 1, "its etag is another"),
@@ -719,6 +915,19 @@ def test_both_connections_do_and_say_the_same(over: Run, line: str, status: int,
         seen.append((ended.status, blurred(ended.out), blurred(ended.err)))
 
     assert seen[0] == seen[1]
+
+
+def test_both_connections_change_the_limits_that_are_named(over: Run) -> None:
+    for connection in CONNECTIONS:
+        made = json.loads(over("direct", *CREATE[1:], "--limit", "requests=60/1m", "--json").out)
+
+        def limits(*named: str, key: str = made["id"], by: str = connection) -> object:
+            options = [word for one in named for word in ("--limit", one)]
+            return json.loads(over(by, "update", key, *options, "--json").out)["limits"]
+
+        assert limits("tokens=5/1h") == {"requests": "60/1m", "tokens": "5/1h"}
+        assert limits("requests=none", "tokens=6/1h") == {"tokens": "6/1h"}
+        assert limits("tokens=none") == {}
 
 
 def test_both_connections_tell_the_same_usage(over: Run, valkey_url: str) -> None:

@@ -72,8 +72,10 @@ def test_whose_keys_a_user_has(here: Here, place: tuple[str, ...]) -> None:
     assert removed.out == "ada is removed, and every session has ended\nrevoked with them: 2 keys\n"
     states = {key["id"]: (key["state"], key["revoked_reason"]) for key in here.data("keys", "list")["keys"]}
     assert states == {**dict.fromkeys(theirs, ("revoked", "the user was removed")), other: ("active", "")}
-    actions = [(event["action"], event["key_id"]) for event in here.data("keys", "log", "--limit", "3")["events"]]
-    assert {*actions} >= {("revoke", key) for key in theirs}
+    [all_keys] = here.data("keys", "log", "--action", "revoke_all")["events"]
+    assert all_keys["after"]["revoked"] == 2
+    logged = here.run("keys", "log", "--limit", "2").out
+    assert f"keys {', '.join(all_keys['after']['keys'])}; reason the user was removed; revoked 2; subject ada" in logged
     assert here.run(*add, stdin=PASSWORD).err == ""
 
 
@@ -85,18 +87,66 @@ def test_a_removal_that_is_cut_short_says_what_to_do(here: Here) -> None:
 
     here.run("users", "add", "ada", "--password-stdin", stdin=PASSWORD)
     with here.patch.context() as patch:
-        patch.setattr(KeyAdmin, "revoke_owned", away)
+        patch.setattr(KeyAdmin, "revoke_removed", away)
         patch.setattr(KeyAdmin, "count_living", away)
         removed = here.run("users", "remove", "ada")
         added = here.run("users", "add", "eve", "--password-stdin", stdin=PASSWORD)
+    again = here.run("users", "add", "ada", "--password-stdin", stdin=PASSWORD)
 
     assert (removed.status, removed.out) == (1, "")
     assert removed.err == (
         "authz: the removal of 'ada' was cut short (the store is away): sessions or keys of theirs may still work; run"
-        " the same command again before anybody else gets the name\n"
+        " the same command again: nobody gets the name until it is done\n"
+    )
+    assert (again.status, again.out) == (1, "")
+    assert again.err == (
+        "authz: the removal of a former user 'ada' is not finished: 'authz users remove' with that name finishes it\n"
     )
     assert (added.status, added.out.startswith("eve may log in")) == (0, True)
     assert added.err == "authz: whether the user has keys already could not be looked up: the store is away\n"
+    here.patch.setenv("AUTHZ_JWT_SECRET", SECRET)
+    created = here.run("keys", "create", "--name", "test", "--subject", "ada")
+    assert (created.status, "is being removed: no keys are made until" in created.err) == (1, True)
+    assert here.run("users", "remove", "ada").status == 0
+    assert here.run("users", "add", "ada", "--password-stdin", stdin=PASSWORD).status == 0
+
+
+def test_a_count_that_is_not_to_the_end_says_so(here: Here) -> None:
+    here.patch.setenv("AUTHZ_JWT_SECRET", SECRET)
+    add = ("users", "add", "ada", "--password-stdin")
+    for _ in range(3):
+        here.run("keys", "create", "--name", "test", "--subject", "ada")
+    with here.patch.context() as patch:
+        patch.setattr("authz.admin.keys._PAGE", 1)
+        added = here.run(*add, stdin=PASSWORD)
+    assert added.err == (
+        "authz: there are at least 2 living keys of the subject ada, made before: a portal shows them to the user as"
+        " their own\n"
+    )
+
+    here.run("users", "remove", "ada")
+    with here.patch.context() as patch:
+        patch.setattr("authz.adapters.redis.registry.SCAN", 1)
+        added = here.run(*add, stdin=PASSWORD)
+    assert added.err == (
+        "authz: there are too many keys to look through them all for some of the subject ada, made before: 'authz keys"
+        " list --subject' does\n"
+    )
+
+
+def test_keys_of_inferno_are_told_to_live_on(here: Here) -> None:
+    """They have no subject but themselves, so nothing finds them by the user's name."""
+    told = []
+    for portals in ("[vinfer, inferno]", "[vinfer]"):
+        scopes = "{admin: [], manage_users: [], read-only: [], read-write: []}"
+        (here.shell.folder / "authz.yaml").write_text(f"portals: {portals}\nscopes: {scopes}\n")
+        here.run("users", "add", "ada", "--password-stdin", stdin=PASSWORD)
+        [ada] = here.data("users", "list")["users"]
+        removed = here.run("users", "remove", "ada")
+        assert (removed.status, removed.out) == (0, "ada is removed, and every session has ended\n")
+        told.append(removed.err.replace(ada["id"], "ID"))
+    note = "authz: keys that they made in the portal inferno speak for themselves and live on: 'authz keys log --actor"
+    assert told == [f"{note} ID --action create' names the latest\n", ""]
 
 
 def test_add_prints_json_without_a_password(shell: Shell) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from authz.cli.demo import exports, variable
 from authz.demo.envoy_config import written
 from authz.demo.stack import Stack
 
@@ -41,9 +40,8 @@ def run(script: str, folder: Path) -> str:
 def test_managing_keys_line_by_line(tmp_path: Path) -> None:
     steps = transcript("managing-keys.md")
     with Stack(port=0) as stack:
-        keys = "\n".join(f"export {variable(name)}={token}" for name, token in stack.keys.items())
         lines = [f"{{ {command}; }} 2>&1; printf '{MARK}'" for command, _ in steps]
-        printed = run("\n".join([keys, exports(stack), *lines]), tmp_path).split(MARK)
+        printed = run("\n".join([f". {stack.shell_file}", *lines]), tmp_path).split(MARK)
 
     assert len(printed) == len(steps) + 1
     for (command, promised), seen in zip(steps, printed, strict=False):

@@ -91,6 +91,11 @@ def parts(token: str) -> tuple[bytes, Any]:
     return header, json.loads(payload)
 
 
+def used(stack: ProfileStack, key: Any, requests: int) -> Any:
+    """How many requests are booked on this key; once they are as many as that, or will not be."""
+    return stack.usage_when(parts(key["token"])[1]["jti"], lambda told: told["requests"] == requests)["requests"]
+
+
 def test_the_header_of_the_page(inferexai: ProfileStack) -> None:
     """`Authorization: Bearer sk-live-…`: keys of the portal and of the command line alike."""
     for key in (made(inferexai)["token"], inferexai.keys["default"]):
@@ -277,8 +282,9 @@ def test_the_prefix_names_the_key_in_usage_logs(inferexai: ProfileStack) -> None
         assert one["token"].removeprefix("sk-live-") not in inferexai.logs()
     inferexai.revoke(key["prefix"])
     assert inferexai.ask("GET", "/v1/models/refused", key["token"]).status == 401
-    (envoy,) = inferexai.logged("envoy", path="/v1/models/refused", key_prefix=key["prefix"])
-    assert (envoy["key_prefix"], envoy["reason"]) == (key["prefix"], "revoked")
+    refusal = {"path": "/v1/models/refused", "key_prefix": key["prefix"], "reason": "revoked"}
+    assert len(inferexai.logged("envoy", **refusal)) == 1
+    assert {line["logger"] for line in inferexai.logged("authz", 2, **refusal)} == {"authz.decisions", "authz.access"}
 
 
 def test_usage_by_key(inferexai: ProfileStack) -> None:
@@ -291,9 +297,9 @@ def test_usage_by_key(inferexai: ProfileStack) -> None:
         assert time.monotonic() < deadline_s
         time.sleep(0.1)
 
-    hours = inferexai.authz("keys", "usage", "--by", "hour")["groups"]
+    hours = inferexai.authz("keys", "usage", "--by", "key", "--by", "hour")["groups"]
     assert usage["by_model"] == {"mock-chat": {"requests": 2, "input_tokens": 2, "output_tokens": 6}}
-    assert sum(hour["requests"] for hour in hours) >= 2
+    assert sum(hour["requests"] for hour in hours if hour["key_id"] == usage["id"]) == 2
     assert usage["last_used_at"] >= key["created_at"][:16]  # to the minute
 
 
@@ -308,6 +314,8 @@ def test_separate_keys_for_each_environment(inferexai: ProfileStack) -> None:
     assert len({key[what] for key in keys.values() for what in ("id", "token", "prefix")}) == 9
     left = [chat(inferexai, key["token"]).headers["x-ratelimit-remaining"] for key in keys.values()]
     assert left == ["599"] * 3
+    assert chat(inferexai, keys["prod"]["token"]).status == 200
+    assert [used(inferexai, key, requests) for key, requests in zip(keys.values(), (1, 1, 2), strict=True)] == [1, 1, 2]
 
 
 def test_the_key_and_the_address_from_the_environment(inferexai: ProfileStack) -> None:
@@ -324,7 +332,10 @@ def test_the_key_and_the_address_from_the_environment(inferexai: ProfileStack) -
 def test_the_portal_wants_a_session(inferexai: ProfileStack) -> None:
     """An API key is none, not even an admin's; nor is a claimed identity. And a session is no API key."""
     for method, body in (("POST", {"name": "x"}), ("GET", None)):
-        assert refused(inferexai.ask(method, "/portal/keys", None, body)).startswith("No ")
+        nobody = refused(inferexai.ask(method, "/portal/keys", None, body))
+        assert nobody == "No session token was sent: send it as 'Authorization: Bearer TOKEN'."
+        neither = ask(inferexai.port, method, "/portal/keys", key="neither", body=body)
+        assert "send the session token of a user who has logged in" in refused(neither)
         for name in ("default", "admin"):
             answer = inferexai.ask(method, "/portal/keys", inferexai.keys[name], body)
             assert "send the session token" in refused(answer)

@@ -8,6 +8,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 
@@ -16,11 +17,12 @@ import requests
 
 from authz.admin.users import NewUser
 from authz.app import SystemClock
-from authz.cli.demo import profile_welcome
+from authz.cli.demo import welcome
 from authz.core.bucket import Limit
+from authz.demo.processes import free_port
 from authz.demo.profiles import inferno_session
 from authz.demo.tour import Answer, ask
-from tests.support.profile import PLENTY, ProfileStack, as_authz_writes, as_sent
+from tests.support.profile import PLENTY, ProfileStack, as_authz_writes, as_sent, before_another_api
 
 
 pytestmark = pytest.mark.xdist_group("inferno")
@@ -131,6 +133,7 @@ def test_the_login_of_the_page(inferno: ProfileStack) -> None:
 
     assert (answer.status, list(answer.json)) == (200, ["token", "expires_at"])
     assert answer.json["token"].startswith("eyJ")
+    assert answer.headers["x-ratelimit-limit"] == "5"  # tries for each user
     assert datetime.fromisoformat(answer.json["expires_at"]).timestamp() > SystemClock().now_s()
     assert inferno.ask("GET", "/api/v1/models", answer.json["token"]).status == 200
     stored = inferno.stored(inferno.records["admin"].id)
@@ -263,6 +266,12 @@ def test_limits_are_told(inferno: ProfileStack) -> None:
     assert (first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]) == ("60", "59")
     assert second.headers["x-ratelimit-remaining"] == "58"
     assert abs(int(first.headers["x-ratelimit-reset"]) - SystemClock().now_s()) < 120  # a time, as the page has it
+    door, user = "/api/v1/auth/api-keys", inferno.key("manage_users").token
+    made = inferno.ask("POST", door, user, {"name": "n", "permissions": ["manage_users"]})
+    gone = inferno.ask("DELETE", f"{door}/{made.json['id']}", user)
+    assert (made.status, gone.status) == (200, 204)
+    for answer, left in ((made, "59"), (gone, "58")):
+        assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("60", left)
 
 
 def test_inference_is_spent_once(inferno: ProfileStack) -> None:
@@ -380,20 +389,36 @@ def test_what_envoy_itself_answers_has_the_same_shape(inferno: ProfileStack) -> 
     told = inferno.envoys_own()
 
     assert told.items() <= as_authz_writes("inferno").items()
-    assert {told[name][0] for name in ("reply.400", "reply.431")} == {400}
+    assert {told[name][0] for name in ("reply.400", "reply.431", "reply.501")} == {400}
 
 
 def test_a_server_error_is_told(inferno: ProfileStack) -> None:
-    """The API is away: 503, as it may come back."""
-    inferno.processes["upstream"].stop()
-    try:
-        answer = inferno.ask("GET", "/api/v1/models", inferno.key("read_models").token)
-    finally:
-        inferno._start_upstream()
+    """The API is away: 503, as it may come back; it does not answer: 504. Its own 500 is its own."""
+    key, own = inferno.key("read_models").token, b'{"own":"error"}'
+    api, port = socket.socket(), free_port()
+    with closing(api), before_another_api(inferno, port) as edge, ThreadPoolExecutor(1) as pool:
+        away = ask(edge, "GET", "/api/v1/models", key=key)
+        api.bind(("127.0.0.1", port))
+        api.listen()
+        api.settimeout(30)
+        broken = pool.submit(answer_once, api, b"HTTP/1.1 500 Oh\r\nContent-Length: 15\r\n\r\n" + own)
+        passed = ask(edge, "GET", "/api/v1/models", key=key)
+        broken.result()
+        late = ask(edge, "GET", "/api/v1/models", key=key)
 
-    refused_as = (answer.status, answer.json["error"]["code"], answer.json["error"]["details"])
-    assert refused_as == (503, "INTERNAL_ERROR", None)
-    assert answer.headers["retry-after"] == "1"
+    refused(away, 503, "INTERNAL_ERROR")
+    assert (away.json["error"]["details"], away.headers["retry-after"]) == (None, "1")
+    assert (passed.status, passed.body) == (500, own)
+    assert (late.status, late.body.decode()) == as_authz_writes("inferno")["reply.504"]
+    assert "retry-after" not in late.headers
+
+
+def answer_once(api: socket.socket, answer: bytes) -> None:
+    """Whoever asks next."""
+    connection, _ = api.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(answer)
 
 
 def test_a_page_may_ask(inferno: ProfileStack) -> None:
@@ -476,8 +501,8 @@ def test_where_the_demo_listens(inferno: ProfileStack) -> None:
 
     assert (told["envoy_tls"], told["passwords"]) == (inferno.url_tls, inferno.passwords)
     assert inferno.certificate is not None
-    text = profile_welcome(inferno)
-    for begin in ("# 200: admin logs in\n", "# the first one by TLS\n"):
+    text = welcome(inferno)
+    for begin in ("# 200: admin logs in\n", "# 200: the first one by TLS\n"):
         line = text.split(begin)[1].splitlines()[0].replace("curl -i", "curl -sfo /dev/null")
         exported = f"export READ_MODELS={inferno.keys['read_models']}"
         subprocess.run(["bash", "-c", f"{exported}\n{line}"], timeout=60, check=True)
@@ -509,6 +534,25 @@ def test_every_request_is_logged(inferno: ProfileStack) -> None:
     assert inferno.ask("GET", "/api/v1/models/of-nobody").status == 401
     (line,) = inferno.logged("authz", logger="authz.access", path="/api/v1/models/of-nobody")
     assert (line["status"], line["reason"], "user" in line) == (401, "missing_credential", False)
+
+
+def test_what_is_done_at_the_door_is_logged_with_who_did_it(inferno: ProfileStack) -> None:
+    """The door itself asks who calls: so the line of the request has no user, and another one of the same id has."""
+    door, asked = "/api/v1/auth/api-keys", {"name": "x", "permissions": ["read_models"]}
+    made = inferno.ask("POST", door, inferno.keys["session"], asked)
+    assert made.status == 200
+    (done,) = inferno.logged("authz", logger="authz.audit", action="create", key_id=made.json["id"])
+    assert done["actor"].startswith("usr_")
+    (line,) = inferno.logged("authz", logger="authz.access", request_id=done["request_id"])
+    assert (line["path"], line["method"], line["status"]) == (door, "POST", 200)
+    assert not {"user", "key_id", "key_prefix"} & {*line}
+
+    reader = inferno.key("read_models")
+    assert inferno.ask("POST", door, reader.token, asked).status == 403
+    (refusal,) = inferno.logged("authz", logger="authz.decisions", route="portal-inferno", key_id=reader.record.id)
+    assert (refusal["level"], refusal["reason"]) == ("info", "insufficient_scope")
+    (line,) = inferno.logged("authz", logger="authz.access", request_id=refusal["request_id"])
+    assert (line["path"], line["status"], "user" in line) == (door, 403, False)
 
 
 def test_logs_are_redacted(inferno: ProfileStack) -> None:

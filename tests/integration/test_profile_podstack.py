@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import subprocess
 import time
 
 import openai
@@ -145,6 +146,9 @@ def test_requests_a_minute_are_changed_while_all_runs(podstack: ProfileStack) ->
 
 
 def test_tokens_a_minute_are_changed_while_all_runs(podstack: ProfileStack) -> None:
+    """Unless a key has its own limit, it is 1,000,000."""
+    above = chat(podstack, podstack.key().token, {**HELLO, "max_tokens": 1_000_001})
+    assert (above.status, above.headers["x-ratelimit-limit"]) == (429, "1000000")
     key = podstack.key(limits={"tokens": Limit(100, 3600)})
     long = {**HELLO, "max_tokens": 200, "messages": [{"role": "user", "content": "word " * 150}]}
     assert chat(podstack, key.token, {**HELLO, "max_tokens": 50}).status == 200
@@ -266,9 +270,10 @@ def test_usage_in_total(podstack: ProfileStack) -> None:
 @pytest.mark.parametrize(
     ("sent", "told"),
     [
-        pytest.param("Bearer  KEY", "white space", id="two spaces"),
-        pytest.param("Bearer \tKEY", "white space", id="a tab"),
-        pytest.param("Bearer KEY KEY", "white space", id="white space within"),
+        pytest.param("Bearer  KEY", "white space before the key", id="two spaces"),
+        pytest.param("Bearer \tKEY", "white space before the key", id="a tab"),
+        pytest.param("Bearer KEY KEY", "white space in the key", id="white space within"),
+        pytest.param("Bearer Bearer KEY", "leave out one 'Bearer'", id="Bearer twice"),
         pytest.param("Bearer KE", "cut short", id="truncated"),
         pytest.param("KEY", "the scheme is missing: write 'Bearer'", id="no Bearer"),
         pytest.param("Basic KEY", "the scheme must be Bearer", id="another scheme"),
@@ -289,6 +294,25 @@ def test_white_space_after_the_key_is_no_part_of_the_header(podstack: ProfileSta
     headers = {"Authorization": f"Bearer {podstack.keys['default']} \t"}
 
     assert ask(podstack.port, "POST", CHAT, headers=headers, body=HELLO).status == 200
+
+
+def test_white_space_that_clients_do_not_send(podstack: ProfileStack) -> None:
+    """The page's own: what they refuse by themselves, authz never hears of."""
+    key = podstack.keys["default"]
+
+    with pytest.raises(openai.AuthenticationError, match="white space before the key"):
+        client(podstack, f" {key}").models.list()
+    for after in (" ", "\n"):
+        with pytest.raises(openai.APIConnectionError):
+            client(podstack, f"{key}{after}").models.list()
+    url = f"{podstack.url}{MODELS}"
+    sent = requests.get(url, headers={"Authorization": f"Bearer  {key}"}, timeout=30)
+    assert "white space before the key" in sent.text
+    assert requests.get(url, headers={"Authorization": f"Bearer {key} "}, timeout=30).status_code == 200
+    with pytest.raises(requests.exceptions.InvalidHeader):
+        requests.get(url, headers={"Authorization": f"Bearer {key}\n"}, timeout=30)
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"Authorization: Bearer {key}\n", url]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "200"
 
 
 def test_no_other_header_holds_a_key(podstack: ProfileStack) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from datetime import datetime, timedelta
 
 import pytest
+import requests
 
 from authz.admin.keys import KeyConflictError
 from authz.admin.users import NewUser
@@ -125,6 +126,7 @@ def test_a_bearer_token_is_no_key(voiceinfra: ProfileStack) -> None:
         pytest.param(lambda key: key[:-3], "cut short", id="truncated"),
         pytest.param(lambda key: key[:20] + " " + key[20:], "white space", id="white space"),
         pytest.param(lambda key: key[:20] + "\t" + key[20:], "white space", id="a tab"),
+        pytest.param(lambda key: f"Bearer {key}", "leave out 'Bearer': this header holds the key", id="Bearer"),
         pytest.param(lambda key: key[:12] + ("1" if key[12] != "1" else "2") + key[13:], "mistyped", id="mistyped"),
         pytest.param(lambda key: "key", "start with sk-live-", id="something else"),
         pytest.param(lambda key: "", "empty", id="nothing"),
@@ -139,6 +141,19 @@ def test_an_invalid_key_is_told_why(voiceinfra: ProfileStack, change: object, to
 
 def test_white_space_at_the_ends_is_no_part_of_a_header(voiceinfra: ProfileStack) -> None:
     assert voiceinfra.ask("POST", OUTBOUND, f" {voiceinfra.keys['default']} ", CALL).status == 200
+
+
+def test_white_space_that_clients_do_not_send(voiceinfra: ProfileStack) -> None:
+    """What Python's `requests` refuses by itself, authz never hears of."""
+    url, key = f"{voiceinfra.url}{OUTBOUND}", voiceinfra.keys["default"]
+
+    for value in (f" {key}", f"{key}\n"):
+        with pytest.raises(requests.exceptions.InvalidHeader):
+            requests.post(url, json=CALL, headers={"X-API-Key": value}, timeout=30)
+    assert requests.post(url, json=CALL, headers={"X-API-Key": f"{key} "}, timeout=30).status_code == 200
+    for value in (f" {key}", f"{key}\n"):
+        command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"X-API-Key: {value}", url]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "200"
 
 
 def test_a_key_is_shown_once(voiceinfra: ProfileStack) -> None:
@@ -181,10 +196,12 @@ def test_each_key_has_limits_and_usage_of_its_own(voiceinfra: ProfileStack) -> N
     assert voiceinfra.authz("keys", "usage", made["id"])["denied"] == 1
 
 
-def test_keys_in_urls_are_refused(voiceinfra: ProfileStack) -> None:
-    answer = voiceinfra.ask("POST", f"{OUTBOUND}?api_key=planted-in-url", voiceinfra.keys["default"], CALL)
-
-    assert "does not belong in the URL" in refused(answer)
+@pytest.mark.parametrize("name", ["api_key", "x-api-key", "X-API-Key", "x%2Dapi%2Dkey"])
+def test_keys_in_urls_are_refused(voiceinfra: ProfileStack, name: str) -> None:
+    """By the name of the header as well, with a key beside it or without."""
+    for key in (voiceinfra.keys["default"], None):
+        answer = voiceinfra.ask("POST", f"{OUTBOUND}?{name}=planted-in-url", key, CALL)
+        assert "does not belong in the URL" in refused(answer)
     assert "planted-in-url" not in voiceinfra.logs()
 
 

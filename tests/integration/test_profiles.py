@@ -1,5 +1,6 @@
 """What all profiles have in common: their files are made from one base, and `authz demo` takes each of them by name."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -7,13 +8,13 @@ import runpy
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 import yaml
 
-from authz.cli.demo import profile_welcome, variable
 from authz.demo.certificate import make_certificate
 from authz.demo.envoy_config import filled
 from authz.demo.processes import DemoError, Process, envoy_binary, free_port
@@ -33,7 +34,8 @@ DOORS = {  # authz's own, through Envoy
     "inferno": ("/api/v1/auth/login", "/api/v1/auth/api-keys"),
     "vinfer": ("/v1/api-keys", "/v1/api-keys/key_x"),
 }
-MAPPER_OF = {status: f"reply.{status}" for status in (400, 403, 404, 405, 408, 413, 431, 500, 503, 504)}
+LOGINS = {"inferexai": "/authz/v1/login", "inferno": "/api/v1/auth/login"}
+MAPPER_OF = {status: f"reply.{status}" for status in (400, 403, 404, 405, 408, 413, 431, 500, 501, 503, 504)}
 MAPPER_OF |= {426: "reply.400", 502: "reply.500"}
 INFERNO = {"read_models", "write_models", "delete_models", "run_inference", "manage_cache", "read_metrics"} | {
     "write_config",
@@ -92,7 +94,9 @@ def test_an_overlay_takes_nothing_away_that_protects(name: str) -> None:
     for route in host["routes"]:
         off = route.get("typed_per_filter_config", {}).get("authz.check", {}).get("disabled", False)
         assert off is (route.get("route", {}).get("cluster") != "upstream")
-        assert route.get("route", {}).get("cluster") in {"upstream", "authz_http", None}
+        cluster = route.get("route", {}).get("cluster")
+        assert cluster in {"upstream", "authz_http", None}
+        assert ("authz.whole" in route.get("typed_per_filter_config", {})) is (cluster == "authz_http")
     for place, listener in enumerate(made["static_resources"]["listeners"]):
         assert manager(made, place) | {"stat_prefix": "edge"} == after, listener["name"]
 
@@ -151,6 +155,12 @@ def test_an_overlay_that_misses_is_told(patch: object) -> None:
         MAKER["patched"]([{"name": "x"}], patch)
 
 
+@pytest.mark.parametrize("patch", [{"y": {"a": 1}}, {"y": {"after": "x", "a": 1}}, {"y": {"like": "x"}}])
+def test_a_new_mapper_has_no_place_for_its_name(patch: object) -> None:
+    with pytest.raises(ValueError, match="there is no item y, and a new one cannot be named"):
+        MAKER["patched"]([by_extension("x"), by_status("z")], patch)
+
+
 def test_a_name_that_stands_twice_is_told() -> None:
     with pytest.raises(ValueError, match="two items have one name"):
         MAKER["patched"]([by_status("x"), by_extension("x")], {"x": {}})
@@ -184,13 +194,13 @@ def format_of(name: str) -> str:
 class Alone:
     """A profile's Envoy, and nobody behind it; what nobody should wait for in a test is waited for shortly."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, door_timeout: str = "0.1s") -> None:
         self.edge, self.admin, self.away = free_port(), free_port(), free_port()
         self._config, self._log = folder / "envoy.yaml", folder / "envoy.log"
         text = filled_with(self.away, name, self.edge, self.admin)
-        bootstrap = json.loads(text.replace('"timeout": "5s"', '"timeout": "0.1s"'))
+        bootstrap = json.loads(text.replace('"timeout": "5s"', f'"timeout": "{door_timeout}"'))
         whole = manager(bootstrap)
-        whole["request_headers_timeout"] = "0.2s"
+        whole["request_headers_timeout"], whole["request_timeout"] = "0.2s", "0.5s"
         unasked = whole["route_config"]["virtual_hosts"][0]["routes"][0]["typed_per_filter_config"]
         whole["route_config"]["virtual_hosts"].append(
             {
@@ -219,13 +229,13 @@ class Alone:
     def ask(self, path: str) -> Answer:
         return ask(self.edge, "GET", path, headers={"Authorization": "Bearer x", "X-API-Key": "x"})
 
-    def slow_headers(self) -> tuple[int, bytes]:
-        """Status and body of what a client is told whose headers do not end."""
+    def told(self, sent: bytes) -> tuple[int, str]:
+        """Status and body of what a client is told that sends this and nothing more."""
         with socket.create_connection(("127.0.0.1", self.edge), timeout=30) as client:
-            client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n")
+            client.sendall(sent)
             response = http.client.HTTPResponse(client)
             response.begin()
-            return response.status, response.read()
+            return response.status, response.read().decode()
 
 
 @each_and_default
@@ -237,7 +247,7 @@ def test_without_authz_nothing_passes_and_it_is_told_in_the_apis_own_shape(tmp_p
         with socket.create_server(("127.0.0.1", envoy.away), backlog=64):
             hung = [envoy.ask(path) for path in ("/v1/x", *doors)]
         statuses = {of: ask(envoy.edge, "GET", f"/{of}", headers={"Host": "status.test"}) for of in MAPPER_OF}
-        slow = envoy.slow_headers()
+        slow = envoy.told(b"GET /v1/models HTTP/1.1\r\nHost: a\r\n")
         traced = [ask(envoy.edge, "TRACE", path) for path in ("/v1/x", *doors)]
 
     for answer in (*gone, *hung):
@@ -248,12 +258,43 @@ def test_without_authz_nothing_passes_and_it_is_told_in_the_apis_own_shape(tmp_p
         assert "connection_failure" in refused
         assert unanswered == "response_timeout"
     for of, answer in statuses.items():
-        told = 400 if name == "inferno" and of in {413, 426, 431} else of  # its page has 400 alone for wrong input
+        is_400 = of == 501 or (name == "inferno" and of in {413, 426, 431})  # its page has no other for wrong input
+        told = 400 if is_400 else of
         assert (answer.status, answer.body.decode()) == (told, written[MAPPER_OF[of]][1])
         assert answer.headers.get("retry-after") == ("1" if of == 503 else None)
     for answer in traced:
         assert (answer.status, answer.body.decode()) == written["reply.405"]
-    assert (slow[0], slow[1].decode()) == written["reply.408"]
+    assert slow == written["reply.408"]
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_authz_is_asked_when_a_request_to_its_doors_is_whole(tmp_path: Path, name: str) -> None:
+    """Nobody is there: who hands on at once answers 503. What is too large, or too slow, is told so in Envoy."""
+    written = as_authz_writes(format_of(name))
+    with Alone(name, tmp_path) as envoy:
+        for door in DOORS[name]:
+            head = f"POST {door} HTTP/1.1\r\nHost: a\r\nContent-Length: ".encode()
+            assert envoy.told(head + b"50\r\n\r\n{") == written["reply.408"]
+            assert envoy.told(head + b"16385\r\n\r\n" + bytes(16385)) == written["reply.413"]
+            assert envoy.told(head + b"16384\r\n\r\n" + bytes(16384)) == written["authz_away"]
+            assert envoy.told(head + b"0\r\n\r\n") == written["authz_away"]
+
+
+@pytest.mark.parametrize("name", LOGINS)
+def test_logins_take_no_connection_from_the_portal(tmp_path: Path, name: str) -> None:
+    """Nobody answers. Of a hundred logins 64 have a connection, the others wait; the portal has one of its own."""
+    (portal,) = {*DOORS[name]} - {LOGINS[name]}
+    with Alone(name, tmp_path, door_timeout="60s") as envoy, contextlib.ExitStack() as clients:
+        door = clients.enter_context(socket.create_server(("127.0.0.1", envoy.away), backlog=128))
+        door.settimeout(30)
+
+        for path in [LOGINS[name]] * 100 + [portal]:
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", envoy.edge), timeout=30))
+            client.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        accepted = [clients.enter_context(door.accept()[0]) for _ in range(65)]
+        asked = Counter(one.makefile("rb").readline().split()[1].decode() for one in accepted)
+
+        assert asked == {LOGINS[name]: 64, portal: 1}
 
 
 @each_and_default
@@ -310,21 +351,12 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
         )
     ],
 )
-def test_what_the_demo_prints(request: pytest.FixtureRequest, name: str, keys: set[str]) -> None:
-    """As JSON; and for people, with lines that work as they are pasted."""
+def test_what_the_demo_has(request: pytest.FixtureRequest, name: str, keys: set[str]) -> None:
     stack: ProfileStack = request.getfixturevalue(name)
     told = stack.describe()
-    assert (told["profile"], set(stack.keys)) == (name, keys)
 
-    exported = "\n".join(f"export {variable(key)}={token}" for key, token in stack.keys.items())
-    text = profile_welcome(stack)
-    assert exported in text
-    for example in stack.profile.examples:
-        line = stack.profile.curl(example, stack.url, variable)
-        assert f"# {example.status}: {example.told}\n{line}\n" in text
-        command = line.replace("curl -i", "curl -s -o /dev/null -w '%{http_code}'")
-        ended = subprocess.run(["bash", "-c", f"{exported}\n{command}"], capture_output=True, text=True, check=True)
-        assert ended.stdout == str(example.status), line
+    assert (told["profile"], set(stack.keys)) == (name, keys)
+    assert [example for example in stack.profile.examples if example.explained]
 
 
 @each

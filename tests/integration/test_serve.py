@@ -32,6 +32,8 @@ messages: Any = reflection_pb2
 class Sidecar:
     """One `authz serve`, its ports, and what it says."""
 
+    RUN_BY: tuple[str, ...] = ()  # a command that runs another one
+
     def __init__(self, folder: Path, store: str, **extra: str) -> None:
         self.ports = {name: free_port() for name in ("authz", "grpc", "http", "metrics")}
         self.environ = base_environ(
@@ -43,7 +45,7 @@ class Sidecar:
         )
         self.environ |= extra
         self.log = folder / f"{self.ports['authz']}.log"
-        self.process = Process("authz", [sys.executable, "-m", "authz", "serve"], self.log, self.environ)
+        self.process = Process("authz", [*self.RUN_BY, sys.executable, "-m", "authz", "serve"], self.log, self.environ)
 
     def ready(self) -> None:
         self.process.wait_for(self.ports["metrics"], "/readyz")

@@ -349,12 +349,16 @@ class KeyLife(RuleBasedStateMachine):
             user.end_sessions()
             self.events["user_remove"] += 1
             self.changed = [*user.sessions]
-            for key in self.keys:
-                if (key.subject, key.workspace) == (user.name, user.workspace) and not key.revoked:
-                    key.ended = True
-                    key.revoke()
-                    self.events["revoke"] += 1
-                    self.changed += key.tokens
+            ended = [
+                key
+                for key in self.keys
+                if (key.subject, key.workspace) == (user.name, user.workspace) and not key.revoked
+            ]
+            for key in ended:
+                key.ended = True
+                key.revoke()
+                self.changed += key.tokens
+            self.events["revoke_all"] += bool(ended)
 
     @staticmethod
     async def _unknown(change: Any) -> bool:

@@ -56,10 +56,11 @@ class Calls:
         self.operations.append(operation)
         if self.away:
             raise StoreFault("the store is away")
-        if operation in self._undone:
+        is_again = command[0] == "EVAL"  # the store did not know the script: the same question, by its text
+        if operation in self._undone and not is_again:
             self._undone.remove(operation)
             raise StoreFault("the store did not answer in time")
-        held = next((one for one in self._held if one.operation == operation), None)
+        held = next((one for one in self._held if one.operation == operation and (one.answered or not is_again)), None)
         if held is not None and not held.answered:
             self._held.remove(held)
             await held.stand()

@@ -19,6 +19,8 @@ from authz.admin.keys import IssuedKey, NewKey
 from authz.core.bucket import Limit
 from authz.core.decision import Reason
 from authz.core.problems import FORMATS, SENTENCE, Problem
+from authz.demo.envoy_config import filled
+from authz.demo.processes import Process, envoy_binary, free_port
 from authz.demo.stack import Stack
 from authz.demo.tour import Answer, ask
 
@@ -95,10 +97,10 @@ class ProfileStack(Stack):
             answer = self.ask(method, path, key, body)
         return answer
 
-    def usage_when(self, key: IssuedKey, expected: Callable[[Any], bool]) -> Any:
-        """Once it is as *expected*; as it is at last, if it does not come to that."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not expected(usage := self.admin("GET", f"keys/{key.record.id}/usage")) and time.monotonic() < deadline_s:
+    def usage_when(self, key: IssuedKey | str, expected: Callable[[Any], bool]) -> Any:
+        """Of a key, or of its id, once it is as *expected*; as it is at last, if it does not come to that."""
+        key_id, deadline_s = key if isinstance(key, str) else key.record.id, time.monotonic() + PATIENCE_S
+        while not expected(usage := self.admin("GET", f"keys/{key_id}/usage")) and time.monotonic() < deadline_s:
             time.sleep(0.05)
         return usage
 
@@ -142,6 +144,7 @@ class ProfileStack(Stack):
             "reply.404": ask(self.port, "OPTIONS", "*"),
             "reply.405": ask(self.port, "TRACE", "/v1/x"),
             "reply.431": ask(self.port, "GET", "/v1/x", headers=large),
+            "reply.501": ask(self.port, "GET", "/v1/x", headers={"Transfer-Encoding": "foo"}),
         }
         assert {answer.headers["content-type"] for answer in answers.values()} == {"application/json"}
         return {name: (answer.status, answer.body.decode()) for name, answer in answers.items()}
@@ -157,6 +160,7 @@ _ENVOYS: Final[Mapping[str, tuple[int, str, str]]] = {
     "reply.408": (408, "request_timeout", "The request took too long to arrive."),
     "reply.413": (413, "body_too_large", SENTENCE[Reason.BODY_TOO_LARGE] + "."),
     "reply.431": (431, "headers_too_large", "The request headers are too large."),
+    "reply.501": (400, "bad_request", SENTENCE[Reason.BAD_REQUEST] + "."),
     "reply.503": (503, "upstream_unavailable", "The upstream is unavailable at the moment, try again."),
     "reply.504": (504, "upstream_timeout", "The upstream did not answer in time."),
     "reply.500": (500, "gateway_error", "The gateway failed."),
@@ -173,6 +177,30 @@ def as_authz_writes(format_name: str) -> dict[str, tuple[int, str]]:
         told = 400 if status == 431 and format_name == "inferno" else form.statuses.get(status, status)
         written[name] = (told, form.body(Problem(of_ours, code, message)))
     return written
+
+
+@contextmanager
+def before_another_api(stack: ProfileStack, upstream: int) -> Iterator[int]:
+    """The port of another Envoy, with *stack*'s sidecar; on the API at *upstream* it gives up soon."""
+    port, admin, config = free_port(), free_port(), stack.folder / "another.yaml"
+    text = filled(
+        edge=port,
+        authz=stack.port_of("authz"),
+        log=stack.port_of("grpc"),
+        upstream=upstream,
+        admin=admin,
+        http=stack.port_of("http"),
+        profile=stack.profile.name,
+    )
+    text = text.replace('"idle_timeout": "300s"', '"idle_timeout": "1s"')
+    config.write_text(text.replace('"timeout": "0.2s"', '"timeout": "5s"'))
+    command = [str(envoy_binary(stack.environ)), "-c", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
+    envoy = Process("envoy", command, stack.folder / "another.log", stack.environ)
+    try:
+        envoy.wait_for(admin, "/ready")
+        yield port
+    finally:
+        envoy.stop()
 
 
 class Replica(ProfileStack):

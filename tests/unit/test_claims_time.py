@@ -49,6 +49,9 @@ def test_time_is_judged_to_the_bound(claims: Claims, leeway_s: float, expected: 
     [
         pytest.param(replace(CLAIMS, expires_at_s=NOW - 1), "The API key has expired.", id="expired"),
         pytest.param(replace(CLAIMS, not_before_s=NOW + 1), "The API key is not valid yet.", id="nbf"),
+        pytest.param(
+            replace(CLAIMS, expires_at_s=NOW - 1, is_session=True), "The session has expired: log in again.", id="login"
+        ),
     ],
 )
 def test_nothing_is_said_twice(claims: Claims, expected: str) -> None:

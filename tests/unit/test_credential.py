@@ -20,6 +20,9 @@ BARE = Credential(KEY, "x-api-key", bearer=False)
 EMPTY = Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
 TOO_LONG = Refusal(Reason.MALFORMED_CREDENTIAL, "the key is longer than 8192 characters")
 WHITE = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space in the key")
+WHITE_BEFORE = Refusal(Reason.MALFORMED_CREDENTIAL, "there is white space before the key")
+TWICE = Refusal(Reason.MALFORMED_CREDENTIAL, "leave out one 'Bearer': it stands there twice")
+NO_BEARER = Refusal(Reason.MALFORMED_CREDENTIAL, "leave out 'Bearer': this header holds the key alone")
 CONTROL = Refusal(Reason.MALFORMED_CREDENTIAL, "there are control characters in the key")
 NOT_ASCII = Refusal(Reason.MALFORMED_CREDENTIAL, "there are characters in the key that are not ASCII")
 OTHER_SCHEME = Refusal(Reason.MALFORMED_CREDENTIAL, "the scheme must be Bearer")
@@ -72,14 +75,18 @@ def test_credential_found(headers: dict[str, str], expected: Credential | None) 
         pytest.param("Basic dXNlcjpwdw==", OTHER_SCHEME, id="Basic"),
         pytest.param(f"Token {KEY}", OTHER_SCHEME, id="Token"),
         pytest.param(f"DPoP {KEY}", OTHER_SCHEME, id="DPoP"),
-        pytest.param(f"Bearer  {KEY}", WHITE, id="two spaces"),
-        pytest.param(f"Bearer\t{KEY}", WHITE, id="a tab for the space"),
-        pytest.param(f"Bearer \t{KEY}", WHITE, id="a tab before the key"),
+        pytest.param(f"Bearer  {KEY}", WHITE_BEFORE, id="two spaces"),
+        pytest.param(f"Bearer\t{KEY}", WHITE_BEFORE, id="a tab for the space"),
+        pytest.param(f"Bearer \t{KEY}", WHITE_BEFORE, id="a tab before the key"),
+        pytest.param("Bearer  sk-live-abc def", WHITE_BEFORE, id="white space before and within"),
         pytest.param(f"Bearer {KEY} ", WHITE, id="a space after the key"),
         pytest.param(f"Bearer {KEY}\t", WHITE, id="a tab after the key"),
         pytest.param("Bearer sk-live-abc def", WHITE, id="a space within"),
         pytest.param("Bearer sk-live-abc\tdef", WHITE, id="a tab within"),
-        pytest.param(f"Bearer Bearer {KEY}", WHITE, id="the scheme twice"),
+        pytest.param(f"Bearer Bearer {KEY}", TWICE, id="the scheme twice"),
+        pytest.param(f"bearer BEARER {KEY}", TWICE, id="the scheme twice, in any case"),
+        pytest.param(f"Bearer  Bearer\t{KEY}", TWICE, id="the scheme twice, with white space"),
+        pytest.param(f"Bearer Token {KEY}", WHITE, id="two schemes"),
         pytest.param(f"Bearer {KEY}\n", CONTROL, id="a line end after the key"),
         pytest.param(f"Bearer {KEY}\r\n", CONTROL, id="CR LF after the key"),
         pytest.param("Bearer abc\x00def", CONTROL, id="NUL within"),
@@ -106,11 +113,13 @@ def test_bad_authorization_is_told_as_such(value: str, expected: Refusal) -> Non
     [
         pytest.param("", EMPTY, id="empty"),
         pytest.param(" \t", EMPTY, id="white space alone"),
-        pytest.param(f" {KEY}", WHITE, id="a space before"),
+        pytest.param(f" {KEY}", WHITE_BEFORE, id="a space before"),
         pytest.param(f"{KEY} ", WHITE, id="a space after"),
         pytest.param("sk-live-abc def", WHITE, id="a space within"),
-        pytest.param(f"\t{KEY}", WHITE, id="a tab before"),
-        pytest.param(f"Bearer {KEY}", WHITE, id="a scheme where none belongs"),
+        pytest.param(f"\t{KEY}", WHITE_BEFORE, id="a tab before"),
+        pytest.param(f"Bearer {KEY}", NO_BEARER, id="a scheme where none belongs"),
+        pytest.param(f"BEARER  {KEY} ", NO_BEARER, id="a scheme where none belongs, in any case"),
+        pytest.param(f"Token {KEY}", WHITE, id="another scheme"),
         pytest.param(f"{KEY}\n", CONTROL, id="a line end"),
         pytest.param("clé", NOT_ASCII, id="not ASCII"),
         pytest.param(f"{KEY},{KEY}", REPEATED, id="repeated"),
@@ -189,6 +198,19 @@ def test_other_queries_pass(query: str) -> None:
     assert extracted({"x-api-key": KEY}, query) == BARE
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(f"Token Token {KEY}", "leave out one 'Token': it stands there twice", id="twice"),
+        pytest.param(f"Token Bearer {KEY}", "leave out 'Bearer': only 'Token' belongs before the key", id="besides"),
+    ],
+)
+def test_another_scheme_that_stands_twice(value: str, expected: str) -> None:
+    """A scheme of one's own is told by its name."""
+    found = extracted({"authorization": value}, sources=(Source("authorization", "token"),))
+    assert found == Refusal(Reason.MALFORMED_CREDENTIAL, expected)
+
+
 def test_only_configured_sources_count() -> None:
     """A header that is no source is not looked at, so it cannot make a request ambiguous either."""
     headers = {"authorization": "Basic dXNlcjpwdw==", "x-api-key": KEY}
@@ -220,8 +242,7 @@ def test_anything_is_read_and_nothing_bad_accepted(headers: dict[str, str], quer
 @given(HEADER_VALUES)
 def test_refusals_repeat_nothing(value: str) -> None:
     """Every hint comes from a closed set of our own sentences."""
-    hints = {
-        refusal.hint for refusal in (EMPTY, TOO_LONG, WHITE, CONTROL, NOT_ASCII, OTHER_SCHEME, NO_SCHEME, REPEATED)
-    }
+    known = (EMPTY, TOO_LONG, CONTROL, NOT_ASCII, OTHER_SCHEME, NO_SCHEME, REPEATED, WHITE, WHITE_BEFORE, TWICE)
+    hints = {refusal.hint for refusal in known}
     found = extracted({"authorization": value})
     assert isinstance(found, Credential) or (isinstance(found, Refusal) and found.hint in hints)

@@ -12,6 +12,8 @@ from authz.core.problems import STATUS
 ORDER = ["credential", "authenticity", "key state", "scope", "request rules", "limits"]
 READER = Principal("key_1", "sk-live-1a2b3c4d", "ada", "acme", ("read-only",))
 SOLE = Principal("key_1", "sk-live-1a2b3c4d", "key_1", "", ())
+USER = Principal("usr_1a2b3c4d00abcdefghij", "", "ada", "", ())
+FOREIGN = Principal("somebody-elses-jti", "", "ada", "", ())
 QUOTAS = (Quota("default", "requests", Limit(60, 60), 59, 1), Quota("default", "tokens", Limit(1000, 60), 500, 1))
 STEP_OF = {
     "credential": ["missing_credential", "malformed_credential", "ambiguous_credential", "credential_in_url"],
@@ -86,6 +88,30 @@ def test_steps_cover_the_reasons() -> None:
                 "none on this route",
             ],
             id="nothing to tell",
+        ),
+        pytest.param(
+            Allow(Reason.ALLOWED, "read", USER),
+            [
+                "",
+                "session of the user usr_1a2b3c4d00abcdefghij, subject ada",
+                "known and not revoked",
+                "route read; held: none",
+                "",
+                "none on this route",
+            ],
+            id="a session",
+        ),
+        pytest.param(
+            Allow(Reason.ALLOWED, "read", FOREIGN),
+            [
+                "",
+                "key somebody-elses-jti, subject ada",
+                "known and not revoked",
+                "route read; held: none",
+                "",
+                "none on this route",
+            ],
+            id="a token without a record",
         ),
     ],
 )

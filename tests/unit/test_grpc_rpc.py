@@ -86,6 +86,15 @@ async def test_a_call_reaches_its_method(address: str) -> None:
     assert "PLANTED" not in repr(made)
 
 
+async def test_what_is_left_of_a_limit_is_for_rest_alone(address: str) -> None:
+    async with serving(Recording(shows=(("x-ratelimit-limit", "60"),)), address) as channel:
+        asked: Any = channel.unary_unary(f"/{SERVICE}/ListKeys")
+        calling = asked(b"", timeout=10)
+        await calling
+        told = [*await calling.initial_metadata(), *await calling.trailing_metadata()]
+    assert "x-ratelimit-limit" not in {name for name, _ in told}
+
+
 async def test_the_peer_is_the_address_of_the_client() -> None:
     service = Recording()
     async with serving(service, f"127.0.0.1:{free_port()}") as channel:

@@ -10,6 +10,7 @@ from authz.core.keyformat import (
     HS256_SIGNATURE_CHARS,
     OpaqueToken,
     display_prefix,
+    is_user,
     parse_token,
     partition_of,
     record_id,
@@ -158,6 +159,18 @@ def test_parts_that_make_no_id(display: str, partition: int, tail: str) -> None:
 def test_ids_of_ours_are_told(text: str, expected: tuple[int | None, str | None]) -> None:
     """Only an id of ours names a partition and a display prefix."""
     assert (partition_of(text), display_prefix(PREFIX, text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(ID.replace("key_", "usr_"), True, id="a user"),
+        pytest.param(ID, False, id="a key"),
+        pytest.param("usr_1a2b3c4d", False, id="another issuer's jti"),
+    ],
+)
+def test_users_are_told_by_their_ids(text: str, *, expected: bool) -> None:
+    assert is_user(text) is expected
 
 
 @given(st.text())

@@ -1,6 +1,7 @@
 """The words of a refusal: status, sentence and body of every reason."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ from authz.core.bucket import Limit, Quota
 from authz.core.decision import Deny, Fault, Reason
 from authz.core.headers import refusal
 from authz.core.principal import Principal
-from authz.core.problems import FORMATS, SENTENCE, STATUS, Problem, message, problem_of
+from authz.core.problems import FORMATS, OF_SESSIONS, SENTENCE, STATUS, Problem, message, problem_of
 
 
 READER = Principal("key_1", "sk-live-1a2b3c4d", "ada", "acme", ("read-only", "billing"))
 EMPTY = Quota("default", "requests", Limit(60, 60), 0, 60_000_000)
 TOKENS = Quota("team", "tokens", Limit(1000, 3600), 10, 60_000_000)
+USER = Principal("usr_1a2b3c4d00abcdefghij", "", "ada", "acme", ("read-only",))
 DENIED = [reason for reason in Reason if 400 <= STATUS[reason] < 500]
 FAULTS = [reason for reason in Reason if STATUS[reason] >= 500]
 
@@ -324,3 +326,112 @@ def test_fault_detail_is_never_told(name: str, reason: Reason) -> None:
 def test_messages(deny: Deny, expected: str) -> None:
     """One sentence: what is wrong and, where it helps, what to do."""
     assert message(deny) == expected
+
+
+@pytest.mark.parametrize("reason", OF_SESSIONS)
+def test_no_words_of_a_session_call_it_a_key(reason: Reason) -> None:
+    """They are for what the other table calls a key, and end as all do, without a full stop."""
+    assert "key" in SENTENCE[reason]
+    assert "key" not in OF_SESSIONS[reason]
+    assert not OF_SESSIONS[reason].endswith(".")
+
+
+def test_every_refusal_that_names_a_key_has_words_for_a_session() -> None:
+    """But for what is told of paths, which no credential changes."""
+    assert {reason for reason in Reason if "key" in SENTENCE[reason].lower()} == {*OF_SESSIONS, Reason.NO_ROUTE}
+
+
+@pytest.mark.parametrize(
+    ("deny", "expected"),
+    [
+        pytest.param(Deny(Reason.REVOKED), "The session has been revoked.", id="revoked"),
+        pytest.param(
+            Deny(Reason.REVOKED, "it was replaced when the key was rotated"),
+            "The session has been revoked: the password was changed.",
+            id="another password",
+        ),
+        pytest.param(Deny(Reason.EXPIRED), "The session has expired.", id="expired"),
+        pytest.param(
+            Deny(Reason.INSUFFICIENT_SCOPE, required=("admin",)),
+            "The session lacks a scope: required: admin; held: read-only.",
+            id="a scope",
+        ),
+        pytest.param(
+            Deny(Reason.WRONG_KIND, "send an API key"),
+            "The token is of a kind that is not accepted here: send an API key.",
+            id="where keys are wanted",
+        ),
+        pytest.param(
+            Deny(Reason.UNSUPPORTED_CONTENT_TYPE, "send application/x-keys"),
+            "The content type is not accepted here: send application/x-keys.",
+            id="what is not about the credential",
+        ),
+    ],
+)
+def test_a_credential_that_is_a_session_is_called_one(deny: Deny, expected: str) -> None:
+    """Wherever it is sent."""
+    told = replace(deny, principal=USER)
+    assert message(told) == problem_of(told).message == expected
+    assert message(told, sessions_alone=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("deny", "expected"),
+    [
+        pytest.param(
+            Deny(Reason.MISSING_CREDENTIAL, "send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'"),
+            "No session token was sent: send it as 'Authorization: Bearer TOKEN'.",
+            id="none",
+        ),
+        pytest.param(
+            Deny(Reason.MALFORMED_CREDENTIAL, "keys of this API start with sk-live-"),
+            "The session token is malformed: send the session token of a user who has logged in.",
+            id="neither key nor session",
+        ),
+        pytest.param(
+            Deny(Reason.MALFORMED_CREDENTIAL, "there is white space before the key"),
+            "The session token is malformed: there is white space before the token.",
+            id="copied badly",
+        ),
+        pytest.param(
+            Deny(Reason.CREDENTIAL_IN_URL, "send the key in a header: URLs end up in logs and histories"),
+            "A session token does not belong in the URL: "
+            "send the token in a header: URLs end up in logs and histories.",
+            id="in the URL",
+        ),
+        pytest.param(
+            Deny(Reason.UNKNOWN_KEY),
+            "The session is not known here: send the session token of a user who has logged in.",
+            id="unknown",
+        ),
+        pytest.param(Deny(Reason.REVOKED), "The session has been revoked.", id="revoked"),
+        pytest.param(Deny(Reason.REVOKED, principal=READER), "The API key has been revoked.", id="a revoked key"),
+        pytest.param(
+            Deny(Reason.WRONG_KIND, "send the session token of a user who has logged in", principal=READER),
+            "The token is of a kind that is not accepted here: send the session token of a user who has logged in.",
+            id="a key",
+        ),
+        pytest.param(
+            Deny(Reason.WRONG_AUDIENCE, "it was issued for something else"),
+            "The token is not a session token of this API: it was issued for something else.",
+            id="another audience",
+        ),
+        pytest.param(
+            Deny(Reason.BAD_SIGNATURE),
+            "The session token is not genuine: its signature does not match.",
+            id="forged",
+        ),
+    ],
+)
+def test_where_sessions_alone_are_let_in_nobody_is_told_to_send_a_key(deny: Deny, expected: str) -> None:
+    """From the beginning, in the body and in the challenge."""
+    assert message(deny, sessions_alone=True) == expected
+    assert problem_of(deny, sessions_alone=True).message == expected
+    challenge = dict(refusal(deny, (), sessions_alone=True))["www-authenticate"]
+    told = expected.replace('"', "'")
+    bare = deny.reason is Reason.MISSING_CREDENTIAL
+    assert challenge == ("Bearer" if bare else f'Bearer error="invalid_token", error_description="{told}"')
+
+
+def test_a_fault_is_the_same_for_all() -> None:
+    assert problem_of(AWAY, sessions_alone=True) == problem_of(AWAY)

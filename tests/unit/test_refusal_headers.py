@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from authz.core.bucket import Limit, Quota
 from authz.core.decision import Deny, Fault, Reason
-from authz.core.headers import RATELIMIT_STYLES, Header, refusal
+from authz.core.headers import RATELIMIT_STYLES, Header, forbidden, refusal
 from authz.core.principal import Principal
 from authz.core.problems import STATUS
 
@@ -67,6 +67,12 @@ EMPTY = Quota("default", "requests", Limit(60, 60), 0, 60_000_000)
 def test_challenges(deny: Deny, expected: str) -> None:
     """401 and a lacking scope carry a challenge of RFC 6750, bare where no credential was sent."""
     assert refusal(deny, ("x-ratelimit",)) == (("www-authenticate", expected),)
+
+
+def test_what_is_forbidden_for_another_reason_than_a_scope() -> None:
+    """A description, and no scope that would help."""
+    expected = 'Bearer error="insufficient_scope", error_description="The caller is bound to \'acme\'."'
+    assert forbidden('The caller is bound to "acme".') == ("www-authenticate", expected)
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if STATUS[reason] == 401])

@@ -131,6 +131,29 @@ async def test_a_call_reaches_its_method(
     assert list(response.json()) == list(render(output))
 
 
+LIMITS = (("x-ratelimit-limit", "60"), ("x-ratelimit-remaining", "59"), ("x-bad", "a\r\nb"))
+
+
+@pytest.mark.parametrize(
+    ("fail", "path", "status"),
+    [
+        pytest.param(None, KEYS, 200, id="done"),
+        pytest.param(None, f"{KEYS}?x=1", 400, id="a message that cannot be read"),
+        pytest.param(RpcError(Problem(404, "not_found", "No.")), KEYS, 404, id="refused by the method"),
+        pytest.param(ZeroDivisionError(), KEYS, 503, id="a bug"),
+    ],
+)
+async def test_who_is_let_in_is_shown_what_is_left(fail: Exception | None, path: str, status: int) -> None:
+    """Whatever becomes of the call, and once; whoever is not let in is not."""
+    response = await ask(Recording(fail=fail, shows=LIMITS), "GET", path)
+    refused = await ask(Recording(refuse=DENIED, shows=LIMITS), "GET", path)
+
+    assert response.status_code == status
+    shown = [(name, value) for name, value in response.headers.multi_items() if name.startswith("x-")]
+    assert shown == [("x-ratelimit-limit", "60"), ("x-ratelimit-remaining", "59")]
+    assert "x-ratelimit-limit" not in refused.headers
+
+
 async def test_the_call_carries_headers_peer_and_query() -> None:
     """Lower-case names, repeated ones joined by commas, nothing decoded; and no secret in its `repr`."""
     service = Recording()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from authz.core.decision import Reason
+from authz.core.decision import Reason, Refusal
 from authz.core.prompt import Prompt
 from authz.core.request import Request
 from authz.core.rules import (
@@ -155,8 +155,8 @@ def test_size(request_: Request, size: int | None) -> None:
         pytest.param(posted(content_length="1", body=b"x" * 11), STAGES, id="larger"),
         pytest.param(posted(transfer_encoding="chunked", body=b"x" * 10), [], id="chunked, as large as may be"),
         pytest.param(posted(transfer_encoding="chunked", body=b"x" * 11), STAGES, id="chunked and larger"),
-        pytest.param(posted(transfer_encoding="chunked"), [Stage.ONLY, Stage.BODY], id="chunked, not seen"),
-        pytest.param(posted(), [Stage.ONLY, Stage.BODY], id="not told, not seen"),
+        pytest.param(posted(transfer_encoding="chunked"), [Stage.ONLY], id="chunked, not seen"),
+        pytest.param(posted(), [Stage.ONLY], id="not told, not seen"),
         pytest.param(posted(body=b"x", cut=True), [Stage.BODY], id="cut off"),
     ],
 )
@@ -165,6 +165,23 @@ def test_sizes_are_refused(request_: Request, stages: list[Stage]) -> None:
     refused = [stage for stage in STAGES if told((SMALL,), request_, stage) is Reason.BODY_TOO_LARGE]
 
     assert refused == stages
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(posted(), id="nothing told"),
+        pytest.param(posted(transfer_encoding="chunked"), id="in chunks"),
+        pytest.param(posted(content_length="5,5"), id="told twice"),
+    ],
+)
+def test_a_body_of_which_nothing_is_told_or_seen(request_: Request) -> None:
+    """Where bodies are seen it is not there, or hidden, and not called large. Elsewhere it is said what helps."""
+    seen, unseen = (judge((SMALL,), request_, stage) for stage in (Stage.BODY, Stage.ONLY))
+
+    assert seen == Refusal(Reason.BAD_REQUEST, "there is no body, or its length is not told")
+    assert unseen == Refusal(Reason.BODY_TOO_LARGE, "its size is not told; send content-length, of at most 10 bytes")
+    assert judge((SMALL,), request_, Stage.HEADERS) is None
 
 
 def test_a_body_that_is_cut_off_is_refused_without_any_rule() -> None:

@@ -7,6 +7,7 @@ import yaml
 
 from authz.core.problems import FORMATS
 from authz.settings import SettingsError, load_settings
+from authz.settings.load import find_file
 from authz.settings.model import Settings
 
 
@@ -134,6 +135,14 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
     assert faults_of(tmp_path) == ["Is a directory"]
 
 
+def test_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    """Who forgot that it does is told; who said it otherwise knows."""
+    absent = str(tmp_path / "gone.yaml")
+    file = find_file(None, {"AUTHZ_CONFIG": absent})
+    assert faults_of(file, {"AUTHZ_CONFIG": absent}) == ["No such file or directory ($AUTHZ_CONFIG names it)"]
+    assert faults_of(file, {"AUTHZ_CONFIG": "other.yaml"}) == ["No such file or directory"]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -161,15 +170,17 @@ KEYRING = "keys: {{keyring: [{}]}}"
 FIELD = "keys.keyring[0].secret: "
 LITERAL = FIELD + "a secret does not stand in the file: say {env: NAME} or {file: PATH}"
 EITHER = FIELD + "must say either env or file"
+UNSET = (
+    FIELD + "the environment variable AUTHZ_JWT_SECRET is not set: "
+    "every sidecar and command on a store has the same ('openssl rand -base64 48' makes a first one)"
+)
 
 
 @pytest.mark.parametrize(
     ("entry", "environ", "expected"),
     [
-        pytest.param("{}", {}, FIELD + "the environment variable AUTHZ_JWT_SECRET is not set", id="not set"),
-        pytest.param(
-            "{}", {"AUTHZ_JWT_SECRET": ""}, FIELD + "the environment variable AUTHZ_JWT_SECRET is not set", id="empty"
-        ),
+        pytest.param("{}", {}, UNSET, id="not set"),
+        pytest.param("{}", {"AUTHZ_JWT_SECRET": ""}, UNSET, id="empty"),
         pytest.param(
             "{}", {"AUTHZ_JWT_SECRET": "s" * 31}, FIELD + "HS256 needs at least 32 bytes (RFC 7518 §3.2), this has 31",
             id="HS256 too short",

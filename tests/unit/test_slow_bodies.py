@@ -53,6 +53,21 @@ async def test_a_refused_caller_cannot_keep_the_connection_by_its_body() -> None
     assert answer.startswith(b"HTTP/1.1 401 ")
 
 
+async def test_who_calls_is_asked_before_the_body_and_again_once_it_is_in() -> None:
+    service = Recording()
+    async with connected(service) as (reader, writer), asyncio.timeout(5):
+        writer.write(b"POST /authz/v1/keys HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+        writer.write(b'content-length: 12\r\n\r\n{"name"')
+        while not service.calls:  # noqa: ASYNC110 - it has no event for it
+            await asyncio.sleep(0.001)
+        assert service.looks == 0
+        writer.write(b':"a"}')
+        head = await reader.readuntil(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert (len(service.calls), service.looks, len(service.requests)) == (1, 1, 1)
+
+
 async def test_a_connection_whose_body_was_read_is_kept() -> None:
     service = Recording()
     async with connected(service) as (reader, writer), asyncio.timeout(5):

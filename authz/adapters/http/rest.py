@@ -1,8 +1,9 @@
 """
 REST and JSON for any protobuf service, by the `google.api.http` annotations of its methods.
 
-Order of a call: path, verb, caller, and only then the body; so strangers are told nothing and make no work. A variable
-of a path holds one segment, decoded once: what decodes to a colon, a slash or a dot segment is no path of ours.
+Order of a call: path, verb, caller, and only then the body; so strangers are told nothing and make no work. Once the
+body is in, who calls is asked again: whoever was revoked while it was awaited does nothing any more. A variable of a
+path holds one segment, decoded once: what decodes to a colon, a slash or a dot segment is no path of ours.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
@@ -145,30 +146,37 @@ class _Router:
             raise ValueError(f"two methods have the same path: {sorted(twice)}")
 
     async def answer(self, request: Request) -> Response:
+        shown: list[Header] = []
         try:
-            body = await self._called(request)
+            body = await self._called(request, shown)
         except RpcError as refused:
-            return self._refused(refused)
+            return self._refused(refused, shown)
         except ClientDisconnect:
             return Response(status_code=400)  # to nobody
         except Exception:  # noqa: BLE001 - the last resort: nothing of it may reach the caller
             _log.exception("a call failed")
-            return self._refused(RpcError(problem_of(Fault(Reason.INTERNAL_ERROR)), (("retry-after", "1"),)))
+            failed = RpcError(problem_of(Fault(Reason.INTERNAL_ERROR)), (("retry-after", "1"),))
+            return self._refused(failed, shown)
         if body is None:
-            return Response(status_code=204, headers={"cache-control": "no-store"})
-        return _response(200, body, "application/json", ())  # uvicorn leaves out the body of a HEAD
+            return _with(Response(status_code=204), shown)
+        return _response(200, body, "application/json", shown)  # uvicorn leaves out the body of a HEAD
 
-    async def _called(self, request: Request) -> bytes | None:
-        """What is answered; None: the method has nothing to tell, but that it was done."""
+    async def _called(self, request: Request, shown: list[Header]) -> bytes | None:
+        """
+        What is answered; None: the method has nothing to tell, but that it was done. *shown* is filled with the headers
+        of the answer, of a refusal too.
+        """
         verb = "GET" if request.method == "HEAD" else request.method
         path = request.scope["raw_path"].decode("latin-1")
         if verb == "GET" and path in self._documents:
             return self._documents[path]()
         route, segments = self._route(verb, path)
         query = request.scope["query_string"].decode("latin-1")
-        call = Call(route.method.name, _headers(request), request.client.host if request.client else "", query)
-        actor = await route.service.authorize(call)
+        peer = request.client.host if request.client else ""
+        call = Call(route.method.name, _headers(request), peer, query, shown)
+        await route.service.authorize(call)
         content = await _content(request, call.headers.get("content-type", ""))
+        actor = await route.service.authorize(replace(call, looks=True))  # a body may take its time
         try:
             message = _message(route, segments, query, content)
         except FieldError as error:
@@ -191,10 +199,10 @@ class _Router:
         allow = ", ".join(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed))
         raise RpcError(Problem(405, "method_not_allowed", f"This path takes {allow}."), (("allow", allow),))
 
-    def _refused(self, error: RpcError) -> Response:
+    def _refused(self, error: RpcError, shown: Sequence[Header]) -> Response:
         style = self._style()
         body = style.body(error.problem).encode()
-        return _response(style.status(error.problem), body, style.content_type, error.headers)
+        return _response(style.status(error.problem), body, style.content_type, (*shown, *error.headers))
 
 
 def is_empty(message: str) -> bool:
@@ -302,8 +310,11 @@ def _bad(told: str, field: str = "") -> RpcError:
 
 
 def _response(status: int, body: bytes, content_type: str, headers: Sequence[Header]) -> Response:
-    response = Response(body, status, {"content-type": content_type, "cache-control": "no-store"})
-    for name, value in headers:
+    return _with(Response(body, status, {"content-type": content_type}), headers)
+
+
+def _with(response: Response, headers: Sequence[Header]) -> Response:
+    for name, value in (("cache-control", "no-store"), *headers):
         if value.isascii() and value.isprintable():
             response.headers.append(name, value)
     return response

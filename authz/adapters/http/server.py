@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -14,16 +15,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 MAX_CONNECTIONS: Final = 2048
-FIRST_REQUEST_S: Final = 10.0
+BACKLOG: Final = 128  # so many are accepted in one turn of the event loop, before the first is seen
+REQUEST_S: Final = 10.0
+KEEP_ALIVE_S: Final = 15
 LINGER_S: Final = 1.0
 
 
 class ImpatientProtocol(H11Protocol):
-    """Ends connections whose first request, or a body, does not come: they would count against the limit for ever."""
+    """
+    Closes connections beyond the limit at once, as each is an open file, and the check needs some too; and those whose
+    next request, or a body, does not come: they would count against the limit for ever.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._impatience = self.loop.call_later(FIRST_REQUEST_S, self._end_if_silent)
+        self._impatience = self.loop.call_later(REQUEST_S, self._end_if_silent, None)
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._impatience.cancel()
@@ -31,16 +39,20 @@ class ImpatientProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """A body that nobody needs any more may still arrive, for a moment: many clients read the answer after it."""
-        super().on_response_complete()
+        answered = self.cycle
+        super().on_response_complete()  # perhaps with the next one, which came together with it
+        self._impatience.cancel()
+        self._impatience = self.loop.call_later(KEEP_ALIVE_S + REQUEST_S, self._end_if_silent, answered)
         if self.conn.their_state is h11.SEND_BODY:
-            self.loop.call_later(LINGER_S, self._end_if_sending, self.cycle)
+            self.loop.call_later(LINGER_S, self._end_if_sending, answered)
 
     def _end_if_sending(self, cycle: object) -> None:
         if self.cycle is cycle and self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
 
-    def _end_if_silent(self) -> None:
-        if getattr(self, "cycle", None) is None:
+    def _end_if_silent(self, answered: object) -> None:
+        """*answered*: the last request that was; None: there was none."""
+        if self.cycle is answered:
             self.transport.close()
 
 
@@ -58,8 +70,9 @@ class HttpServer(uvicorn.Server):
                 server_header=False,
                 ws="none",
                 http=ImpatientProtocol,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_keep_alive=15,
+                limit_concurrency=most_connections() + 1,  # at its limit uvicorn refuses those that are there, too
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 h11_max_incomplete_event_size=16 * 1024,
                 timeout_graceful_shutdown=2,
             )
@@ -75,6 +88,12 @@ class HttpServer(uvicorn.Server):
 
     def stop(self) -> None:
         self.should_exit = True
+
+
+def most_connections() -> int:
+    """Of one server: a quarter of the files that we may have open, so two leave half to the check and the store."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files // 4)
 
 
 def bind(address: str) -> socket.socket:

@@ -11,6 +11,7 @@ from authz.pb.authz.portal.v1 import inferexai_pb2
 
 
 DESCRIPTOR: Final = inferexai_pb2.DESCRIPTOR.services_by_name["InferexaiPortal"]
+PATH: Final = "/portal"  # at and below which it is served
 _HEX: Final = 8  # digits of a display prefix: a key's number
 
 

@@ -13,6 +13,7 @@ from authz.pb.authz.portal.v1 import inferno_pb2
 
 
 DESCRIPTOR: Final = inferno_pb2.DESCRIPTOR.services_by_name["InfernoPortal"]
+PATH: Final = "/api/v1/auth"  # at and below which it is served
 SCOPE: Final = "manage_users"  # that its door asks for
 OPEN: Final = "Login"  # to those who have no credential yet
 _DAY_S: Final = 86_400

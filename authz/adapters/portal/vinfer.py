@@ -11,6 +11,7 @@ from authz.pb.authz.portal.v1 import vinfer_pb2
 
 
 DESCRIPTOR: Final = vinfer_pb2.DESCRIPTOR.services_by_name["VinferPortal"]
+PATH: Final = "/v1/api-keys"  # at and below which it is served
 
 
 class VinferPortal(Portal):

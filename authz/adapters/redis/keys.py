@@ -19,6 +19,7 @@ Every name in the store. The partition is the hash tag, so whatever a tenant own
     authz:{P}:x:SUBJECT      string: µs                        the same for a subject
     authz:{P}:w:WORKSPACE    string: µs                        the same for a workspace
     authz:{P}:y:WORKSPACE␀SUBJECT  string: µs                  the same for a subject within a workspace
+    authz:{P}:b:WORKSPACE␀SUBJECT  string: user id             who is being removed: nobody makes keys for the subject
     authz:{P}:g:LIMIT:OWNER  string: buckets                   gone: full
     authz:{P}:s:PROCESS:BLOCK  bitmap: decisions               those of a sidecar that are settled; gone: too old to be
     authz:{P}:c:OWNER        hash: counts by model             since the first request; OWNER as in `owners`
@@ -63,6 +64,11 @@ def group(partition: int, limit: str, owner: str) -> str:
 def within(partition: int, workspace: str, subject: str) -> str:
     """No name holds a NUL."""
     return name(partition, "y", f"{workspace}\0{subject}")
+
+
+def removal(partition: int, workspace: str, subject: str) -> str:
+    """There from the end of a user until the end of all their keys. *workspace* may be empty; no name holds a NUL."""
+    return name(partition, "b", f"{workspace}\0{subject}")
 
 
 def settled(decision: DecisionId) -> tuple[str, int]:

@@ -9,13 +9,14 @@ from authz.adapters.redis import keys, recordcodec
 from authz.adapters.redis.client import Store, not_ours
 from authz.adapters.redis.listing import Cursor, Entry, newest
 from authz.adapters.redis.opaque import encode_owner
-from authz.adapters.redis.scripts import CHANGE, ISSUE, NOTE, RETAIN, REVOKE, REVOKE_BULK, Script
+from authz.adapters.redis.scripts import CHANGE, FINISH, ISSUE, NOTE, RETAIN, REVOKE, REVOKE_BULK, Script
 from authz.core.event import Event
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord, tenant_of
 from authz.core.listing import Filter
 from authz.ports import (
     BadPageTokenError,
+    BeingRemovedError,
     ChangedError,
     EventPage,
     KeyDraft,
@@ -28,7 +29,7 @@ from authz.ports import (
 
 SCAN: Final = 5_000  # records looked at for one page
 READ: Final = 500  # records read in one go
-UNBOUND_MS: Final = 3_600_000  # for how long a digest stays that a rotation did not come to use
+UNBOUND_MS: Final = 3_600_000  # for how long a digest or a display prefix stays that did not come to use
 _MEMBERS: Final = ("actor", "action", "target", "workspace", "before", "after", "request_id")
 OUTLIVED_MS: Final = 30 * 86_400_000  # for how long a dead opaque token is still told from one that never was
 
@@ -40,7 +41,7 @@ class Records:
         self.store = store
 
     async def run(self, script: Script, names: Sequence[str], *args: str | bytes) -> bytes:
-        """What the script returns behind OK. Raises: ChangedError; RevokedError; StoreFault."""
+        """What the script returns behind OK. Raises: ChangedError; RevokedError; BeingRemovedError; StoreFault."""
         status, *told = await self.store.run(script, names, await self.store.identity(), *args)
         match status:
             case b"OK":
@@ -49,11 +50,17 @@ class Records:
                 raise not_ours()
             case b"REVOKED":
                 raise RevokedError
+            case b"REMOVAL":
+                raise BeingRemovedError
             case _:
                 raise ChangedError
 
     async def issue(self, record: KeyRecord, kind: str, event: Event, password: str | None = None) -> KeyRecord:
-        """*kind*: of the list that it goes into. Raises: ChangedError; RevokedError — who makes it is; StoreFault."""
+        """
+        *kind*: of the list that it goes into.
+
+        Raises: ChangedError; RevokedError — who makes it is; BeingRemovedError; StoreFault.
+        """
         at = _home(record)
         maker = event.actor if partition_of(event.actor) == at else record.id
         names = [
@@ -66,6 +73,7 @@ class Records:
             keys.name(at, kind),
             keys.name(at, "z"),
             keys.name(at, "v", maker),
+            _removal(at, record),
         ]
         args: list[str | bytes] = [recordcodec.encode(record), record.id, encode_event(event)]
         if password is not None:
@@ -92,21 +100,39 @@ class Records:
             args.append(password)
         return replace(changed, version=int(await self.run(CHANGE, names, *args)))
 
-    async def end(self, record_id: str, reason: str, event: Event, kind: str) -> None:
-        """Revoke. *kind*: of what must not stay: `e`, a retained token; `p`, a password."""
+    async def end(self, record_id: str, reason: str, event: Event) -> None:
+        """Revoke a key."""
         own = partition_of(record_id)
         partitions: Iterable[int] = range(keys.PARTITIONS) if own is None else (own,)  # a foreign `jti` may be anyone's
         told = encode_event(event)
         for at in partitions:
-            names = [
-                keys.name(at, "m"),
-                keys.name(at, "v", record_id),
-                keys.name(at, "t", record_id),
-                keys.name(at, "z"),
-                keys.name(at, kind, record_id),
-            ]
-            await self.run(REVOKE, names, reason, told)
+            await self.run(REVOKE, _ended(at, record_id, "e"), reason, told)
             told = b""
+
+    async def begin_removal(self, user: KeyRecord, reason: str, event: Event) -> KeyRecord:
+        """*user*, as it is then. Raises: StoreFault."""
+        at = _home(user)
+        names = [*_ended(at, user.id, "p"), _removal(at, user)]
+        await self.run(REVOKE, names, reason, encode_event(event), user.id, "begin")
+        removed = await self.read_all(at, [user.id])
+        if not removed:
+            raise StoreFault("a user is there and has no record: the store was damaged", trustworthy=False)
+        return removed[0]
+
+    async def end_within_removal(self, key_id: str, reason: str, user: KeyRecord) -> None:
+        """Revoke a key of *user*. Raises: ChangedError — the removal is over; StoreFault."""
+        at = _home(user)
+        await self.run(REVOKE, [*_ended(at, key_id, "e"), _removal(at, user)], reason, b"", user.id, "")
+
+    async def is_removal_under_way(self, user: KeyRecord) -> bool:
+        at = _home(user)
+        (removed,) = await self.store.read("user", at, _removal(at, user))
+        return removed == user.id.encode()
+
+    async def finish_removal(self, user: KeyRecord, event: Event | None) -> None:
+        at = _home(user)
+        names = [keys.name(at, "m"), _removal(at, user), keys.name(at, "n"), keys.name(at, "z")]
+        await self.run(FINISH, names, user.id, encode_event(event) if event else b"")
 
     async def read_all(self, at: int, ids: Sequence[str]) -> list[KeyRecord]:
         """Those of *ids* that are there, of one partition, in their order."""
@@ -150,17 +176,26 @@ class RedisKeyRegistry(Registry):
     """The first key created marks the store as ours (`Store.initialise`)."""
 
     async def create(self, draft: KeyDraft, event: Event) -> tuple[KeyRecord, bool]:
-        """Raises: PrefixTakenError; RevokedError — who makes it is; StoreFault."""
+        """Raises: PrefixTakenError; RevokedError — who makes it is; BeingRemovedError; StoreFault."""
         record = draft.record
         await self._store.initialise()
-        hex8 = record.prefix[-8:]
-        if not await self._store.call("reserve", "SET", keys.prefix(hex8), record.id, "NX"):
-            holder = await self._store.call("reserve", "GET", keys.prefix(hex8))
-            if holder != record.id.encode():
-                raise PrefixTakenError
+        name = keys.prefix(record.prefix[-8:])
+        is_new = await self._store.call("reserve", "SET", name, record.id, "NX")
+        if not is_new and await self._store.call("reserve", "GET", name) != record.id.encode():
+            raise PrefixTakenError
         if draft.lifetime_s is not None:
             record = replace(record, expires_at_us=await self.now_us() + draft.lifetime_s * 1_000_000)
         await self._bind(record)
+        try:
+            made = await self._issued(record, event)
+        except (RevokedError, BeingRemovedError):
+            await self._unbind(record, name)
+            raise
+        if not is_new:  # an earlier try may have been refused, and has let go of it
+            await self._keep(name, *_digest_name(record))
+        return made
+
+    async def _issued(self, record: KeyRecord, event: Event) -> tuple[KeyRecord, bool]:
         try:
             return await self._records.issue(record, "k", event), True
         except ChangedError:  # it is there: made by an earlier try whose answer was lost
@@ -171,8 +206,7 @@ class RedisKeyRegistry(Registry):
 
     async def _bind(self, record: KeyRecord) -> None:
         """Make the current token findable; until the record names its digest too, it is good for nothing."""
-        if digest := record.current.digest:
-            name = keys.digest(digest)[1]
+        for name in _digest_name(record):
             owner = encode_owner(record.id, record.subject, record.workspace)
             await self._store.call("reserve", "SET", name, owner, "NX")
 
@@ -188,8 +222,7 @@ class RedisKeyRegistry(Registry):
         except (ChangedError, RevokedError):
             await self._unbind(changed)
             raise
-        if rotated.current.digest:
-            await self._store.call("reserve", "PERSIST", keys.digest(rotated.current.digest)[1])
+        await self._keep(*_digest_name(rotated))
         ends = {one.digest: one.ends_at_us for one in rotated.rotations}
         for one in record.rotations:
             if one.digest:
@@ -198,17 +231,25 @@ class RedisKeyRegistry(Registry):
                 await self._store.call("reserve", "PEXPIREAT", name, ends_us // 1000 + OUTLIVED_MS)
         return rotated
 
-    async def _unbind(self, changed: KeyRecord) -> None:
+    async def _unbind(self, drafted: KeyRecord, *names: str) -> None:
         """
-        Let a digest go that no record names, after a while. Another try with the same draw may have put it into the
-        record, before or after this: so that is looked at last, and whoever succeeds makes it stay.
+        Let a digest go that no record names, and *names*, after a while. Another try with the same draw may have put it
+        into the record, before or after this: so that is looked at last, and whoever succeeds makes it stay.
         """
-        if digest := changed.current.digest:
-            name = keys.digest(digest)[1]
+        digest_name = _digest_name(drafted)
+        if not (names or digest_name):
+            return
+        for name in (*names, *digest_name):
             await self._store.call("reserve", "PEXPIRE", name, UNBOUND_MS)
-            standing = await self.read(changed.id)
-            if standing is not None and any(one.digest == digest for one in standing.rotations):
-                await self._store.call("reserve", "PERSIST", name)
+        standing = await self.read(drafted.id)
+        if standing is not None:
+            is_named = any(one.digest == drafted.current.digest for one in standing.rotations)
+            await self._keep(*names, *(digest_name if is_named else ()))
+
+    async def _keep(self, *names: str) -> None:
+        """What a try that failed may have let go stays."""
+        for name in names:
+            await self._store.call("reserve", "PERSIST", name)
 
     async def read(self, key: str) -> KeyRecord | None:
         await self._store.identity()
@@ -272,7 +313,11 @@ class RedisKeyRegistry(Registry):
         return [(entry, record) for entry, record in found if record and wanted.matches_key(record, now_us)]
 
     async def revoke(self, key_id: str, reason: str, event: Event) -> None:
-        await self._records.end(key_id, reason, event, "e")
+        await self._records.end(key_id, reason, event)
+
+    async def revoke_within_removal(self, key_id: str, reason: str, user: KeyRecord) -> None:
+        """Raises: ChangedError; StoreFault."""
+        await self._records.end_within_removal(key_id, reason, user)
 
     async def revoke_subject(self, subject: str, upto_us: int | None, event: Event) -> None:
         await self._revoke_everywhere("x", subject, upto_us, event)
@@ -354,6 +399,26 @@ class RedisKeyRegistry(Registry):
 def _home(record: KeyRecord) -> int:
     """Where all of it lies."""
     return keys.partition(tenant_of(record.workspace, record.subject))
+
+
+def _removal(at: int, record: KeyRecord) -> str:
+    """Which keeps *record* from being made; of a user: their own."""
+    return keys.removal(at, record.workspace, record.subject)
+
+
+def _ended(at: int, record_id: str, kind: str) -> list[str]:
+    """Where `revoke.lua` looks. *kind*: of what must not stay: `e`, a retained token; `p`, a password."""
+    return [
+        keys.name(at, "m"),
+        *(keys.name(at, one, record_id) for one in "vt"),
+        keys.name(at, "z"),
+        keys.name(at, kind, record_id),
+    ]
+
+
+def _digest_name(record: KeyRecord) -> list[str]:
+    """Under which the current token is found, if it is an opaque one."""
+    return [keys.digest(record.current.digest)[1]] if record.current.digest else []
 
 
 def _bulk(at: int, record: KeyRecord) -> tuple[str, str, str]:

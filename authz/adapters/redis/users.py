@@ -8,17 +8,18 @@ from authz.adapters.redis.scripts import TAKE
 from authz.core.event import Event
 from authz.core.keyformat import partition_of
 from authz.core.keyrecord import KeyRecord
-from authz.ports import ChangedError, NameTakenError
+from authz.ports import BeingRemovedError, ChangedError, NameTakenError
 
 
 class RedisUserRegistry(Registry):
     """
     A name is reserved first; while its record is not there yet, or was removed, nobody has it. The reservation of a
-    removed user stays until somebody takes the name again: to delete it could hit that somebody's.
+    removed user stays until somebody takes the name again: to delete it could hit that somebody's. Until the
+    removal is finished nobody does: it is found by the name.
     """
 
     async def create(self, record: KeyRecord, password_hash: str, event: Event) -> KeyRecord:
-        """Raises: NameTakenError; StoreFault."""
+        """Raises: NameTakenError; BeingRemovedError; RevokedError — who makes it is; StoreFault."""
         await self._store.initialise()
         _, name = keys.user(record.name)
         try:
@@ -35,7 +36,7 @@ class RedisUserRegistry(Registry):
         """
         A name whose holder was removed, or is not there yet: whoever is putting it in at this moment is kept from it.
 
-        Raises: NameTakenError; ChangedError — somebody else was faster.
+        Raises: NameTakenError; BeingRemovedError; ChangedError — somebody else was faster.
         """
         if await self.find(record.name) is not None:
             raise NameTakenError
@@ -46,6 +47,8 @@ class RedisUserRegistry(Registry):
             await self._store.call("user", "SET", keys.name(at_home, "v", holder), "-1", "NX")
         if await self.find(record.name) is not None:
             raise NameTakenError
+        if await self.find_unfinished(record.name) is not None:  # asked last: no removal begins behind this
+            raise BeingRemovedError
         await self._records.run(TAKE, [keys.name(at, "m"), name], holder, record.id)
 
     async def find(self, name: str) -> tuple[KeyRecord, str] | None:
@@ -58,9 +61,10 @@ class RedisUserRegistry(Registry):
             return None
         return record, password_hash.decode("utf-8", "replace")
 
-    async def find_removed(self, name: str) -> KeyRecord | None:
+    async def find_unfinished(self, name: str) -> KeyRecord | None:
         record = await self._last(name)
-        return record if record and record.version < 0 else None
+        is_removed = record is not None and record.version < 0
+        return record if record and is_removed and await self._records.is_removal_under_way(record) else None
 
     async def _last(self, name: str) -> KeyRecord | None:
         """Who has the name, or had it last."""
@@ -82,8 +86,8 @@ class RedisUserRegistry(Registry):
             found += await self._records.read_all(at, [user_id.decode() for user_id in ids])
         return sorted((one for one in found if one.version > 0), key=lambda one: one.name)
 
-    async def remove(self, record: KeyRecord, event: Event) -> None:
-        await self._records.end(record.id, "removed", event, "p")
-        at = partition_of(record.id)
-        if at is not None:
-            await self._store.call("user", "ZREM", keys.name(at, "n"), record.id)
+    async def remove(self, record: KeyRecord, event: Event) -> KeyRecord:
+        return await self._records.begin_removal(record, "removed", event)
+
+    async def finish_removal(self, user: KeyRecord, event: Event | None) -> None:
+        await self._records.finish_removal(user, event)
