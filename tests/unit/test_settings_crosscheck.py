@@ -320,7 +320,7 @@ def test_rules_that_another_spelling_passes_by(tmp_path: Path, routes: list[str]
     ("path", "spelling"),
     [
         pytest.param("/v1/chat/", "/v1/chat", id="with a slash, without"),
-        pytest.param("/v1/caf%C3%A9", "/v1/caf\u00e9/", id="escaped"),
+        pytest.param("/v1/men%C3%BA", "/v1/men\u00fa/", id="escaped"),
     ],
 )
 def test_the_other_spelling(tmp_path: Path, path: str, spelling: str) -> None:
