@@ -62,8 +62,8 @@ def connect(url: str) -> Commands:
 
 class Store:
     """
-    Guarded access: a call, once it has a connection, ends within *timeout_s*, and what the event loop is late (see
-    `Patience`); every failure is a `StoreFault`.
+    Guarded access: a call, once it has its turn at the connections, ends within *timeout_s* where the event loop is in
+    time, and within bounds where it is not (see `Patience`); every failure is a `StoreFault`.
     """
 
     def __init__(

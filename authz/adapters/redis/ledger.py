@@ -53,8 +53,8 @@ class RedisLedger:
 
     async def admit(self, admission: Admission) -> Admitted:
         """
-        Raises: StoreFault — not answered within twice the time-out (waiting included), or not our store;
-            OverloadFault — too many are waiting, or for too long, though the store answers.
+        Raises: StoreFault — not answered within two waits (its turn, its answer; see `Patience`), or not our store;
+            OverloadFault — too many are waiting, or for too long: the store answers, or this process was held up.
         """
         await self._store.identity()
         touch = self._touches(admission)
