@@ -11,7 +11,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto -I$$($(BIN)/python -c 'impor
 PROTOS = $$(cd proto && find . -name '*.proto' | sed 's|^\./||' | sort)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format proto verify-proto envoy-variant bench bench-keys wheel image chart clean
+.PHONY: help demo smoke test lint format proto verify-proto envoy-variant bench bench-growth bench-keys wheel image chart clean
 
 ##@ Use
 demo: $(STAMP) ## bring the whole stack up: Valkey, the sidecar, Envoy on 127.0.0.1:10000, a mock model API (PROFILE=NAME, ARGS='--port N')
@@ -48,14 +48,17 @@ envoy-variant: $(STAMP) ## deploy/envoy/envoy-without-sse.yaml and profiles/*.ya
 	@$(BIN)/python deploy/envoy/without_sse.py
 	@$(BIN)/python deploy/envoy/profiles.py
 
-bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk)
-	@PYTHONPATH=. $(BIN)/python benchmarks/bench.py $(ARGS)
+bench: $(STAMP) ## requests a second through Envoy, with and without the check, side by side (needs wrk; ten minutes)
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-growth: $(STAMP) ## the same with more and more keys, revocations, routes, scopes and buckets (ten minutes)
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
 
 bench-keys: $(STAMP) ## a first look-up of an opaque key, with a thousand and with a million of them
-	@PYTHONPATH=. $(BIN)/python benchmarks/lookup.py $(ARGS)
+	@$(BIN)/python -m benchmarks.lookup $(ARGS)
 
-wheel: $(STAMP) ## the wheel, in dist/
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(STAMP) ## the wheel, compiled, in dist/ (AUTHZ_COMPILE=0: pure Python)
+	AUTHZ_COMPILE=$${AUTHZ_COMPILE:-1} $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 image: ## the container image authz:dev (needs a Docker engine)
 	@docker info >/dev/null 2>&1 || { echo "image needs a Docker engine, and none answers here; 'make wheel' builds what goes into it"; exit 1; }
@@ -69,7 +72,7 @@ clean: ## remove what was made here
 
 ##@ Help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "authz needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=/path/to/python3.12 …"; exit 1; }

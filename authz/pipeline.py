@@ -9,26 +9,34 @@ only if everything else passed. The answer follows the order of the steps, so a 
 before anything is said about scopes. The decision starts as a refusal; an `Allow` is made in three places, all below.
 """
 
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from authz.core.admission import Admission, Admitted, Group, Status
 from authz.core.bucket import US, Charge, Limit
 from authz.core.claims import Claims
-from authz.core.credential import Source, extract
-from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
+from authz.core.credential import Source, extract, names_one
+from authz.core.decision import Allow, Decision, Deny, Fault, Grant, Reason, Refusal
 from authz.core.keyformat import OpaqueToken, display_prefix, parse_token
 from authz.core.keyrecord import KeyRecord, Rotation, tenant_of
 from authz.core.policy import LimitSet, Policy, Route, is_ambiguous
 from authz.core.principal import Principal
 from authz.core.prompt import Prompt
+from authz.core.recent import Recent
 from authz.core.request import Request
 from authz.core.rules import STAGE, Stage, judge, judge_prompt, must_read, scopes_for, stage_of, unjudgeable
 from authz.core.settlement import Hold, Spent
 from authz.ports import Clock, KeyRecords, Ledger, OpaqueTokens, OverloadFault, Prompts, StoreFault, Verifier
 
 
+Shape = tuple[object, ...]
+
 _REPLACED = "it was replaced when the key was rotated"
 _EXTENSIONS = frozenset({"authz.scopes", "authz.limits", STAGE})
+PLACES = 4096  # strangers choose paths, so there are few, and none is long
+PLACE_CHARS = 256
+PASSED = 20_000  # requests that are let in again by the store's word alone; some 2 kB each
 ATTEMPTS = 3  # how often a record may change under one check before that is a fault
 
 
@@ -95,8 +103,22 @@ class Body:
         return self._read
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """
+    A request that was let in, and what the store is asked to let it in again. All else is decided as before: the record
+    that it was judged by is named in the question, and until *until_s* (s since 1970) the token is valid.
+    """
+
+    judged: Judged
+    admit: Callable[[], Awaitable[Admitted]]
+    grant: Grant
+    tenant: str
+    until_s: float
+
+
 class Authorizer:
-    """Decides checks. Holds no state of its own; safe for any number of concurrent checks on one event loop."""
+    """Decides checks, any number at a time on one event loop. Its one state: what it remembers of those it let in."""
 
     def __init__(
         self,
@@ -118,6 +140,9 @@ class Authorizer:
         self._records = records
         self._ledger = ledger
         self._prompts = prompts
+        self._places: Recent[tuple[str, str], tuple[bool, Route | None]] = Recent(PLACES)
+        self._passed: Recent[Shape, Passed] = Recent(PASSED)
+        self._headers = tuple({source.header: None for source in rules.sources})
         self._missing = Refusal(Reason.MISSING_CREDENTIAL, _how_to_send(rules.sources))
 
     async def check(self, request: Request, *, spend: bool = True) -> Decision:
@@ -126,10 +151,15 @@ class Authorizer:
 
         Never raises but for a bug; the servicer turns that into a fault.
         """
-        ambiguous = is_ambiguous(request.path)
-        route = None if ambiguous else self._policy.match(request)
+        ambiguous, route = self._place(request)
         if route is not None and route.public and not _is_tightened(request):
             return Allow(Reason.PUBLIC, route.name)
+        shape = self._shape(request, route) if spend else None
+        if shape is not None and (passed := self._passed.get(shape)):
+            decision = await self._again(request, passed)
+            if decision is not None:
+                return decision
+            self._passed.forget(shape)
         presented = self._authenticate(request)
         if isinstance(presented, Refusal):
             return _denied(presented, route)
@@ -145,6 +175,57 @@ class Authorizer:
             return Fault(Reason.OVERLOADED, str(fault), _name(route))
         except StoreFault as fault:
             return await self._without_store(request, route, claims, body, fault, ambiguous=ambiguous, spend=spend)
+
+    def _place(self, request: Request) -> tuple[bool, Route | None]:
+        """Whether the path is ambiguous, and the route. Remembered: the same paths are asked for again and again."""
+        named = request.method, request.path
+        place = self._places.get(named)
+        if place is None:
+            ambiguous = is_ambiguous(request.path)
+            place = ambiguous, None if ambiguous else self._policy.match(request)
+            if len(request.method) + len(request.path) <= PLACE_CHARS:
+                self._places.put(named, place)
+        return place
+
+    def _shape(self, request: Request, route: Route | None) -> Shape | None:
+        """All that judging a request without rules for its body depends on: two of one shape are judged alike."""
+        if route is None or names_one(request.query, self._rules.refuse_in_query):
+            return None
+        context = request.context
+        asked = (id(route), request.max_tokens, request.is_max_sure)  # routes live as long as what is remembered
+        return (*asked, *map(request.headers.get, self._headers), *(context.items() if context else ()))
+
+    async def _again(self, request: Request, passed: Passed) -> Decision | None:
+        """Decide by the store's word alone; None: something has changed, so begin from the beginning."""
+        if self._clock.now_s() >= passed.until_s:
+            return None
+        judged = passed.judged
+        claims, principal = judged.presented.claims, judged.principal
+        try:
+            answer = await passed.admit()
+        except OverloadFault as fault:
+            return Fault(Reason.OVERLOADED, str(fault), _name(judged.route))
+        except StoreFault as fault:
+            body = Body(request.body, self._prompts)
+            return await self._without_store(request, judged.route, claims, body, fault, ambiguous=False, spend=True)
+        if answer.status is Status.ADMITTED:
+            hold = self._hold(judged, passed.tenant, answer.now_us, passed.grant.spent, allowed=True)
+            name = _name(judged.route)
+            return Allow(Reason.ALLOWED, name, principal, answer.quotas, answer.now_us, hold=hold, grant=passed.grant)
+        if answer.status is Status.LIMITED:
+            return self._held(_conclude(judged, answer), judged, (), answer.now_us, spend=True)
+        return None
+
+    def _remember(self, request: Request, judged: Judged, admission: Admission, tenant: str) -> None:
+        """What was let in. Not where the body counts: it is another each time."""
+        if judged.stage is not Stage.ONLY or judged.route is None or judged.route.rules:
+            return
+        expires_s = judged.presented.claims.expires_at_s
+        until_s = math.inf if expires_s is None else expires_s
+        grant = Grant(judged.principal, _spent(admission.groups))
+        admit = self._ledger.repeated(admission)
+        if shape := self._shape(request, judged.route):
+            self._passed.put(shape, Passed(judged, admit, grant, tenant, until_s))
 
     def _authenticate(self, request: Request) -> Claims | OpaqueToken | Refusal:
         found = extract(request, self._rules.sources, self._rules.refuse_in_query)
@@ -182,6 +263,8 @@ class Authorizer:
                 self._records.remember(tenant, _revoked(claims, record))
             if answer.status not in {Status.STALE, Status.NO_RECORD}:
                 decision = _conclude(judged, answer)
+                if isinstance(decision, Allow) and spend:
+                    self._remember(request, judged, admission, tenant)
                 return self._held(decision, judged, admission.groups, answer.now_us, spend=spend)
             fresh = True
         return Fault(Reason.STORE_UNAVAILABLE, "the key's record kept changing under the check", _name(route))
@@ -301,20 +384,17 @@ class Authorizer:
             return decision
         if isinstance(decision, Allow) and decision.preliminary:
             return decision  # the next check is the one that counts
-        claims, principal = judged.presented.claims, decision.principal
-        allowed = isinstance(decision, Allow)
-        hold = Hold(
-            id=self._ledger.number(tenant_of(claims.workspace, claims.subject)),
-            at_us=round(self._clock.now_s() * US) if at_us is None else at_us,
-            key_id=principal.key_id,
-            key_prefix=principal.prefix,
-            subject=principal.subject,
-            workspace=principal.workspace,
-            allowed=allowed,
-            recorded=judged.presented.record is not None,
-            spent=_spent(groups) if allowed else (),
-        )
-        return replace(decision, hold=hold)
+        claims, allowed = judged.presented.claims, isinstance(decision, Allow)
+        at_us = round(self._clock.now_s() * US) if at_us is None else at_us
+        tenant, spent = tenant_of(claims.workspace, claims.subject), _spent(groups) if allowed else ()
+        return replace(decision, hold=self._hold(judged, tenant, at_us, spent, allowed=allowed))
+
+    def _hold(self, judged: Judged, tenant: str, at_us: int, spent: tuple[Spent, ...], *, allowed: bool) -> Hold:
+        principal = judged.principal
+        recorded = judged.presented.record is not None
+        number = self._ledger.number(tenant)
+        named = principal.key_id, principal.prefix, principal.subject, principal.workspace
+        return Hold(number, at_us, *named, allowed=allowed, recorded=recorded, spent=spent)
 
     async def _without_store(
         self,

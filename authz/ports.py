@@ -5,7 +5,7 @@ Adapters implement them; the composition root puts them together. A refusal is a
 exception that crosses a port.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,6 +78,10 @@ class Prompts(Protocol):
 
 
 class Ledger(Protocol):
+    def repeated(self, admission: Admission) -> Callable[[], Awaitable[Admitted]]:
+        """`admit` of *admission*, to be called any number of times, each for less than `admit`."""
+        ...
+
     async def admit(self, admission: Admission) -> Admitted:
         """
         Decide and charge in one atomic step.

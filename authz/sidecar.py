@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,8 +20,10 @@ from authz.adapters.envoy import accesslog
 from authz.adapters.envoy.accesslog import AccessLog
 from authz.adapters.envoy.check import METHOD, SERVICE, CheckHandler
 from authz.adapters.grpc import server as grpc_server
+from authz.adapters.grpc.server import Unary
 from authz.adapters.http import openapi, operations, rest
 from authz.adapters.http.server import HttpServer, bind
+from authz.adapters.http2 import server as http2
 from authz.adapters.logs.observer import LogObserver
 from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.adapters.redis.books import RedisBooks
@@ -40,10 +43,11 @@ from authz.app import (
     response_style,
     tickets,
 )
+from authz.compiled import IS_COMPILED
 from authz.core.problems import FORMATS
 from authz.ports import OverloadFault, StoreFault
 from authz.settings import Configuration, Settings, SettingsError, build
-from authz.settings.model import Listener
+from authz.settings.crosscheck import is_local
 from authz.settlement import Settlement
 
 
@@ -69,6 +73,14 @@ class BusyAddressError(Exception):
         self.field = field
 
 
+class CheckServer(Protocol):
+    """What serves the check: grpcio, or ours."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float | None) -> None: ...
+
+
 class _Front:
     """What is served over HTTP, which can be replaced from the next request on."""
 
@@ -92,7 +104,7 @@ class Sidecar:
         self._store_state = "unknown"
         self._rewrapping: set[asyncio.Task[None]] = set()
         self._clock = SystemClock()
-        self._prometheus = PrometheusObserver(__version__, compiled=False)
+        self._prometheus = PrometheusObserver(__version__, compiled=IS_COMPILED)
         self._observers = Observers((self._prometheus, LogObserver()))
         self._health = grpc_server.Health((SERVICE,))
         self._handler: CheckHandler | None = None
@@ -129,7 +141,8 @@ class Sidecar:
             settlement = Settlement(RedisBooks(store), self._clock, self._observers)
             self._prometheus.count_waiting(lambda: settlement.waiting)
             log = AccessLog(settlement.take, tickets(self._configuration), self._clock, self._observers)
-            servers = self._grpc_servers(settings, handler, service, log)
+            check = self._check_server(settings, handler)
+            others = self._other_servers(settings, service, log)
             application = operations.build(self._prometheus.exposition, lambda: self._is_ready, self._details)
             metrics = HttpServer(application, metrics_socket)
             offered = portals(self._configuration, self._parts, self._clock, self._observers)
@@ -137,16 +150,20 @@ class Sidecar:
             doors = [HttpServer(front, http_socket)] if http_socket is not None else []
             tasks = [self._supervised(server.run_until_stopped()) for server in (metrics, *doors)]
             await self._health.set(serving=False)
-            for server in servers:
+            for server in (check, *others):
                 await server.start()
-            watches = [self._supervised(watch) for watch in (self._watch_store(store), self._watch_file())]
+            watching = (self._watch_store(store), self._watch_file(), _spare_the_collector())
+            watches = [self._supervised(watch) for watch in watching]
             settling = self._supervised(settlement.run())
             self._handler, self._service, self._front, self._log = handler, service, front, log
             self._start_rewrapping()
             self._tell_start(settings)
             _tell_warnings(self._configuration)
             await self._stopping.wait()
-            await self._drain(handler, log, servers, [*watches, *self._rewrapping])
+            for watch in (*watches, *self._rewrapping):
+                watch.cancel()
+            await asyncio.gather(*watches, *self._rewrapping, return_exceptions=True)
+            await self._drain(handler, log, check, others)
             if not settling.done():
                 await settlement.drain(SETTLE_S)
             settling.cancel()
@@ -173,8 +190,8 @@ class Sidecar:
         self,
         handler: CheckHandler,
         log: AccessLog,
-        servers: Sequence[grpc_server.Server],
-        watches: Iterable[asyncio.Task[None]],
+        check: CheckServer,
+        others: Sequence[grpc_server.Server],
     ) -> None:
         """
         Not ready first; then serve on until nothing was under way for a moment; then end the server of the check, and
@@ -184,11 +201,7 @@ class Sidecar:
         checks keep coming, after `LAME_DUCK_S`.
         """
         _log.info("stopping", extra={"fields": {"grace_s": GRACE_S}})
-        for watch in watches:
-            watch.cancel()
-        await asyncio.gather(*watches, return_exceptions=True)
         await self._health.set(serving=False)
-        check, *others = servers
         await self._until(lambda: handler.idle_s() >= IDLE_S, LAME_DUCK_S)
         await check.stop(CHECK_GRACE_S)
         if others:  # what was let in a moment ago is told in a moment, perhaps on a stream that is not open yet
@@ -282,22 +295,25 @@ class Sidecar:
                 _log.info("every retained token is sealed under the keyring's first secret", extra={"fields": fields})
             return
 
-    def _grpc_servers(
-        self, settings: Settings, handler: CheckHandler, service: Replaceable[Actor], log: AccessLog
-    ) -> list[grpc_server.Server]:
-        def bound(field: str, listener: Listener, services: dict[str, Any], **more: Any) -> grpc_server.Server:
-            try:
-                return grpc_server.build(listener.address, services, self._health, **more)
-            except grpc_server.ListenError as exc:
-                raise BusyAddressError(field, listener.address, "the address is in use or not of this host") from exc
+    def _check_server(self, settings: Settings, handler: CheckHandler) -> CheckServer:
+        """Raises: BusyAddressError."""
+        address, largest = settings.listen.authz.address, _largest_check(settings)
+        check: dict[str, dict[str, Unary]] = {SERVICE: {METHOD: handler}}
+        with _listening("listen.authz", address):
+            if _is_fast(settings):
+                return http2.build(address, check | self._health.unary, max_message_bytes=largest)
+            return grpc_server.build(address, check, self._health, max_message_bytes=largest)
 
-        listen = settings.listen
-        check = {SERVICE: {METHOD: handler}}
-        servers = [bound("listen.authz", listen.authz, check, max_message_bytes=_largest_check(settings))]
-        if listen.grpc is not None:
-            streams = {accesslog.SERVICE: {accesslog.METHOD: log}}
-            servers.append(bound("listen.grpc", listen.grpc, {}, rpc=[service], streams=streams))
-        return servers
+    def _other_servers(
+        self, settings: Settings, service: Replaceable[Actor], log: AccessLog
+    ) -> list[grpc_server.Server]:
+        """Raises: BusyAddressError."""
+        if settings.listen.grpc is None:
+            return []
+        address = settings.listen.grpc.address
+        streams = {accesslog.SERVICE: {accesslog.METHOD: log}}
+        with _listening("listen.grpc", address):
+            return [grpc_server.build(address, {}, self._health, rpc=[service], streams=streams)]
 
     async def _watch_store(self, store: Store) -> None:
         """Follow the state of the store: a metric, a log line per change, and readiness once it was reached."""
@@ -337,7 +353,7 @@ class Sidecar:
             "grpc": listen.grpc.address if listen.grpc else None,
             "http": listen.http.address if listen.http else None,
             "metrics": listen.metrics.address,
-            "server": "grpcio",
+            "server": "fast" if _is_fast(settings) else "grpcio",
             "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],  # as many as there may be
         }
         _log.info("serving", extra={"fields": fields})
@@ -348,9 +364,33 @@ def _tell_warnings(configuration: Configuration) -> None:
         _log.warning("the configuration may not be what is meant: %s", warning)
 
 
+async def _spare_the_collector() -> None:
+    """
+    What has lived for a second is remembered for long, and no cycle: a collection that walks through all of it holds up
+    every check for a quarter of a second. Counting references frees it as ever.
+    """
+    while True:
+        gc.freeze()
+        await asyncio.sleep(PROBE_S)
+
+
 def _largest_check(settings: Settings) -> int:
     """In bytes: the body that its rules may have to see, and the headers."""
     return grpc_server.MAX_MESSAGE_BYTES + build.largest_body(settings)
+
+
+@contextlib.contextmanager
+def _listening(field: str, address: str) -> Iterator[None]:
+    """Raises: BusyAddressError."""
+    try:
+        yield
+    except (grpc_server.ListenError, http2.ListenError) as exc:
+        raise BusyAddressError(field, address, "the address is in use or not of this host") from exc
+
+
+def _is_fast(settings: Settings) -> bool:
+    """Ours takes plain connections of this host alone; grpcio takes all."""
+    return settings.server != "grpcio" and is_local(settings.listen.authz.address)
 
 
 def _stamp(file: Path | None) -> tuple[str, int, int] | None:

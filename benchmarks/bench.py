@@ -1,156 +1,119 @@
 """
-How much of what Envoy can do is left when authz decides every request?
+How much of what Envoy can ask is left when authz decides every request?
 
-    make bench            needs `wrk` (Debian package wrk) on the PATH
+    make bench            needs `wrk` (Debian package wrk) on the PATH; AUTHZ_BENCH_COMPILED adds a compiled authz
 
-Two real Envoys with the bootstrap of deploy/envoy, each answering by itself in place of an upstream: one without the
-filter (the ceiling), one with the full check: JWT, revocation, a requests and a tokens bucket in Valkey, metrics, logs
-at info. Rounds are interleaved; machines are noisy, so only ratios within one run mean anything.
+Real Envoys with the bootstrap of deploy/envoy, each answering by itself in place of an upstream, differ in whom they
+ask alone. The ceiling is authz's own server with a canned answer as large as a full one. Rounds are interleaved;
+machines are noisy, so only ratios within one run mean anything. At the end the tables, docs/performance.md and its
+plots are written.
 """
 
 import argparse
-import json
-import os
-import re
 import shutil
-import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
-import yaml
-
-from authz.admin.keys import NewKey
-from authz.core.bucket import Limit
-from authz.demo.envoy_config import filled, written
-from authz.demo.processes import Process, envoy_binary, free_port
-from authz.demo.stack import Stack
+from benchmarks import figures, names, page, table, targets
+from benchmarks.conditions import conditions
+from benchmarks.figures import Section
+from benchmarks.loads import Again, gets
+from benchmarks.mixes import measure_mixes
+from benchmarks.parts import INTERPRETED, Parts, Server, Store, compiled, full_answer
+from benchmarks.runs import FEW, Cell, run
+from benchmarks.sidecars import made, settings
 
 
-RESULTS = Path(__file__).parent / "results" / "latest.json"
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    authz_cpu_us: float  # a request
+THOUSANDS: Final = 100_000
+QUICK_KEYS: Final = 30_000  # of `--quick`: more than a sidecar remembers
+OPEN_RATE: Final = 2_000
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Requests a second through Envoy, with and without the check.")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--connections", type=int, default=64)
-    options = parser.parse_args()
+    options = arguments(sys.argv[1:])
     if shutil.which("wrk") is None:
         print("bench needs wrk, which is not here: install the package wrk", file=sys.stderr)
         return 1
-    with Stack(port=0) as stack, envoys(stack) as ports:
-        limits = {"requests": Limit(10**9, 1), "tokens": Limit(10**9, 1)}
-        key = stack.create_key(NewKey("bench", scopes=("read-only",), limits=limits)).token
-        rounds: dict[str, list[Round]] = {name: [] for name in ports}
-        for number in range(options.rounds + 1):
-            for name, port in ports.items():
-                measured = measure(port, key, options, stack.processes["authz"].pid)
-                if number:  # the first is for warming up
-                    rounds[name].append(measured)
-    report(rounds)
+    run_groups(GROUPS, options, conditions(options.rounds, options.seconds))
     return 0
 
 
-@contextmanager
-def envoys(stack: Stack) -> Iterator[dict[str, int]]:
-    """Ports of the two, which share the stack's sidecar."""
-    ports: dict[str, int] = {}
-    started: list[Process] = []
-    try:
-        for name in ("ceiling", "full check"):
-            edge, admin = free_port(), free_port()
-            authz = int(stack.address("authz").rpartition(":")[2])
-            bootstrap = filled(edge=edge, authz=authz, log=1, upstream=1, admin=admin)
-            text = answering_itself(bootstrap, checked=name != "ceiling")
-            config = stack.folder / f"bench-{edge}.yaml"
-            config.write_text(text)
-            command = [
-                str(envoy_binary(stack.environ)),
-                "-c",
-                str(config),
-                "--concurrency",
-                "1",
-                "--use-dynamic-base-id",
-            ]
-            process = Process(name, [*command, "--log-level", "error"], stack.folder / f"{edge}.out", stack.environ)
-            started.append(process)
-            process.wait_for(admin, "/ready")
-            ports[name] = edge
-        yield ports
-    finally:
-        for process in started:
-            process.stop()
-
-
-def answering_itself(bootstrap: str, *, checked: bool) -> str:
-    """The same bootstrap with an answer in place of the upstream, and without the access log."""
-    config: Any = yaml.safe_load(bootstrap)
-    manager = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    manager.pop("access_log", None)
-    for host in manager["route_config"]["virtual_hosts"]:
-        for route in host["routes"]:
-            route.pop("route", None)
-            route["direct_response"] = {"status": 200, "body": {"inline_string": "ok"}}
-    if not checked:
-        manager["http_filters"] = [f for f in manager["http_filters"] if "authz" not in f["name"]]
-    return written(config)
-
-
-def measure(port: int, key: str, options: argparse.Namespace, authz_pid: int) -> Round:
-    before = cpu_s(authz_pid)
-    command = ["wrk", "-t", "1", "-c", str(options.connections), "-d", f"{options.seconds}s", "--latency"]
-    command += ["-H", f"Authorization: Bearer {key}", f"http://127.0.0.1:{port}/v1/models"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in told:
-        raise SystemExit(f"some requests were refused:\n{told}")
-    requests = int(re.findall(r"(\d+) requests in", told)[0])
-    return Round(
-        requests_per_s=float(re.findall(r"Requests/sec:\s+([\d.]+)", told)[0]),
-        p50_ms=milliseconds(told, "50%"),
-        p99_ms=milliseconds(told, "99%"),
-        authz_cpu_us=(cpu_s(authz_pid) - before) / requests * 1e6,
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Requests a second through Envoy, with and without the check.")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), help="parts of it")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2, help="of each run (wrk takes whole ones)")
+    parser.add_argument("--rate", type=int, default=OPEN_RATE, help="requests a second of the open loop")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of one second, fewer keys: does all of it work?"
     )
+    options = parser.parse_args(given)
+    if options.quick:
+        options.rounds, options.seconds = 1, 1
+    options.many = QUICK_KEYS if options.quick else THOUSANDS
+    return options
 
 
-def milliseconds(told: str, percentile: str) -> float:
-    value, unit = re.findall(rf"{percentile}\s+([\d.]+)(us|ms|s)", told)[0]
-    return float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+Groups = Mapping[str, Callable[[Parts, argparse.Namespace], dict[str, Section]]]
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+def run_groups(groups: Groups, options: argparse.Namespace, under: dict[str, str]) -> None:
+    """Those of `--only`. What each measures is printed and kept; at the end it is written into the docs."""
+    for group in options.only:
+        print(f"{group} …", file=sys.stderr, flush=True)
+        with Parts() as parts:
+            measured = groups[group](parts, options)
+        for name, section in measured.items():
+            section.conditions.update(under)
+            print(f"\n{name}\n{table.aligned(page.table_of(name, section))}")
+            for line in figures.trouble(section):
+                print(f"  ! {line}")
+        figures.save(measured)
+    kept = figures.load()
+    print(f"\ntargets\n{table.aligned(targets.table(kept))}")
+    page.write(kept)
 
 
-def report(rounds: dict[str, list[Round]]) -> None:
-    ceiling = rounds["ceiling"]
-    print(f"{'':<12} {'requests/s':>10} {'to the ceiling':>22} {'p50 ms':>7} {'p99 ms':>7} {'authz CPU µs':>13}")
-    for name, measured in rounds.items():
-        ratios = [one.requests_per_s / top.requests_per_s for one, top in zip(measured, ceiling, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        median = {field: statistics.median(getattr(one, field) for one in measured) for field in asdict(measured[0])}
-        print(
-            f"{name:<12} {median['requests_per_s']:>10.0f} {ratio:>22} {median['p50_ms']:>7.1f} "
-            f"{median['p99_ms']:>7.1f} {median['authz_cpu_us']:>13.1f}"
-        )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps({name: [asdict(one) for one in measured] for name, measured in rounds.items()}, indent=1)
-    )
+def measure_servers(parts: Parts, options: argparse.Namespace) -> dict[str, Section]:
+    store = parts.valkey()
+    tokens = made(parts, settings(store), "read-only")
+    contenders = {row: parts.envoy(server) for row, server in servers(parts, store, tokens[0]).items()}
+    load = Again(gets(tokens))
+    compared = [row for row in contenders if row == names.CEILING or row.startswith((names.GRPCIO, names.FAST))]
+    cells = [Cell(names.SERVERS, row, of, load, names.CEILING) for row, of in contenders.items()]
+    cells += [Cell(names.FEW, row, contenders[row], load, names.CEILING, connections=FEW) for row in compared]
+    cells += [Cell(names.OPEN, row, contenders[row], load, names.CEILING, rate=options.rate) for row in compared]
+    measured = run(cells, rounds=options.rounds, seconds=options.seconds, folder=parts.folder)
+    measured[names.OPEN].conditions["rate"] = f"{options.rate:,} requests/s due"
+    return measured
+
+
+def servers(parts: Parts, store: Store, token: str) -> dict[str, Server]:
+    """All that there are here, by row."""
+    fast = parts.sidecar(INTERPRETED, settings(store), store)
+    answer = parts.folder / "answer"
+    answer.write_bytes(full_answer(fast, token))
+    tree = compiled()
+    found: dict[str, Server | None] = {
+        names.CEILING: parts.canned("fast", answer),
+        names.CEILING_COMPILED: parts.canned("fast", answer, tree) if tree else None,
+        names.NGHTTPD: parts.nghttpd(answer),
+        names.GO: parts.go(answer),
+        names.SYNC: parts.canned("sync", answer),
+        names.AIO: parts.canned("aio", answer),
+        names.GRPCIO: parts.sidecar(INTERPRETED, settings(store, "grpcio"), store),
+        names.GRPCIO + names.COMPILED: parts.sidecar(tree, settings(store, "grpcio"), store) if tree else None,
+        names.FAST: fast,
+        names.FAST + names.COMPILED: parts.sidecar(tree, settings(store), store) if tree else None,
+    }
+    return {row: server for row, server in found.items() if server is not None}
+
+
+GROUPS: Final[Groups] = {
+    "servers": measure_servers,
+    "mixes": measure_mixes,
+}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from authz.core.decision import Allow, Decision, Deny, Fault, Reason
 from authz.core.listing import DEFAULT_PAGE, MAX_PAGE
 from authz.core.principal import Principal
 from authz.core.problems import Problem, problem_of
-from authz.core.request import Request
+from authz.core.request import PlainRequest, Request, request_id
 from authz.ports import BadPageTokenError, Clock, Observer, OverloadFault, StoreFault
 
 
@@ -61,7 +61,7 @@ class Door:
         Who calls; the answer shows what is left of the limits. Asked once more (`looks`), a limit that the call itself
         has used up refuses nothing, and only a refusal is told to observers. Raises: RpcError.
         """
-        request = Request(
+        request = PlainRequest(
             method="POST",
             path=f"/{self.service}/{call.method}",
             query=call.query,
@@ -82,7 +82,7 @@ class Door:
             principal.key_id,
             principal.workspace,
             principal.scopes,
-            request.request_id[:_REQUEST_ID_CHARS],
+            request_id(request)[:_REQUEST_ID_CHARS],
             principal.subject if self.own_alone else "",
         )
 

@@ -13,7 +13,7 @@ from authz.cli.output import DONE, FAILED, print_json, print_table
 from authz.core.decision import Fault
 from authz.core.explain import Outcome, Step, explain
 from authz.core.problems import STATUS
-from authz.core.request import Request
+from authz.core.request import PlainRequest, Request
 from authz.core.rules import STAGE, Stage
 from authz.settings import Settings
 
@@ -83,7 +83,7 @@ def _request(arguments: argparse.Namespace) -> Request:
     if arguments.body is not None:
         stage, body = Stage.BODY, _read(arguments.body)
         headers.setdefault("content-length", str(len(body)))
-    return Request(arguments.method, path, query, headers, context={STAGE: stage}, body=body)
+    return PlainRequest(arguments.method, path, query, headers, context={STAGE: stage}, body=body)
 
 
 def _read(file: Path) -> bytes:

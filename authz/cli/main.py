@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 from authz import __version__
 from authz.cli import check, completion, config, demo, keys, serve, users
 from authz.cli.output import BAD_USAGE, FAILED, CommandError, note
+from authz.compiled import IS_COMPILED
 from authz.core.redaction import redacted
 from authz.settings import SettingsError
 
@@ -32,7 +33,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     root = _Parser(prog="authz", description="External authorization for inference APIs.")
-    root.add_argument("--version", action="version", version=f"authz {__version__} (pure Python)")
+    kind = "compiled" if IS_COMPILED else "pure Python"
+    root.add_argument("--version", action="version", version=f"authz {__version__} ({kind})")
     commands: argparse._SubParsersAction[Any] = root.add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Parser
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum, unique
 
 from authz.core.bucket import Charge, Quota
+from authz.core.value import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Status(IntEnum):
     DAMAGED = 8  # state of this check alone that cannot be read: never taken for absent
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admitted:
     """
     Args:

@@ -17,6 +17,8 @@ Bounds (1 <= N <= 10**9, 1 <= P <= 31 days) keep every product below 2**53, so L
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from authz.core.value import value
+
 
 US: Final = 1_000_000
 MAX_UNITS: Final = 10**9
@@ -39,8 +41,8 @@ class Limit:
     period_s: int
 
     def __post_init__(self) -> None:
-        for value, most, what in ((self.capacity, MAX_UNITS, "capacity"), (self.period_s, MAX_PERIOD_S, "period")):
-            if type(value) is not int or not 1 <= value <= most:
+        for given, most, what in ((self.capacity, MAX_UNITS, "capacity"), (self.period_s, MAX_PERIOD_S, "period")):
+            if type(given) is not int or not 1 <= given <= most:
                 raise ValueError(f"{what} must be a whole number from 1 to {most}")
 
 
@@ -56,7 +58,7 @@ class Charge:
             raise ValueError(f"a cost must be a whole number from 0 to {MAX_UNITS}")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Quota:
     """
     A bucket after a check, for headers and explanations.

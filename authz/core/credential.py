@@ -52,7 +52,7 @@ def extract(
     (proxies join them by commas, which no key holds); a scheme forgotten or unknown; more than `MAX_CREDENTIAL_CHARS`;
     control characters, bytes that are not ASCII, and stray white space, each told as such.
     """
-    if request.query and _names_one(request.query, refuse_in_query):
+    if names_one(request.query, refuse_in_query):
         return Refusal(Reason.CREDENTIAL_IN_URL, "send the key in a header: URLs end up in logs and histories")
     found: Credential | None = None
     present = {source.header: None for source in sources if source.header in request.headers}
@@ -67,9 +67,11 @@ def extract(
     return found
 
 
-def _names_one(query: str, names: frozenset[str]) -> bool:
+def names_one(query: str, names: frozenset[str]) -> bool:
     """Whether the query has a parameter of one of *names*, however it is escaped or cased."""
-    return any(unquote_plus(part.partition("=")[0]).strip().lower() in names for part in re.split("[&;]", query))
+    return bool(query) and any(
+        unquote_plus(part.partition("=")[0]).strip().lower() in names for part in re.split("[&;]", query)
+    )
 
 
 def _read(header: str, sources: Sequence[Source]) -> Credential | Refusal:

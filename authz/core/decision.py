@@ -12,12 +12,15 @@ from enum import StrEnum, unique
 
 from authz.core.bucket import Quota
 from authz.core.principal import Principal
-from authz.core.settlement import Hold
+from authz.core.settlement import Hold, Spent
+from authz.core.value import value
 
 
 @unique
 class Reason(StrEnum):
     """The closed list of reasons. Order: the order in which a check judges."""
+
+    __hash__ = str.__hash__  # an enumeration's own is ten times as slow, and every check is counted by its reason
 
     ALLOWED = "allowed"
     PUBLIC = "public"
@@ -65,11 +68,23 @@ class Refusal:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """
+    What all requests of one kind with one credential have in common, as long as nothing changes: who asks, what is
+    spent ahead. Its identity counts: what was made of a grant is good for whoever comes with the same one.
+    """
+
+    principal: Principal
+    spent: tuple[Spent, ...]
+
+
+@value
 class Allow:
     """
     Let the request pass. `principal` is None on public routes alone; `degraded`: the store was not asked; `hold`: what
     is to be settled when the request is over. `preliminary`: nothing was spent, as another check will judge the body.
+    `grant`: such a request passed before; None: it did not, or that is not remembered.
     """
 
     reason: Reason
@@ -80,9 +95,10 @@ class Allow:
     degraded: bool = False
     hold: Hold | None = None
     preliminary: bool = False
+    grant: Grant | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Deny:
     """Refuse the request: the caller's doing. `retry_after_us` is None unless rate limited; -1: waiting cannot help."""
 
@@ -98,7 +114,7 @@ class Deny:
     hold: Hold | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fault:
     """Refuse the request: our doing. `detail` is for our logs and metrics alone; callers never read it."""
 

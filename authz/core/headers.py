@@ -54,7 +54,10 @@ def rate_limit(
 
 def tightest(quotas: Iterable[Quota], unit: str) -> Quota | None:
     """Of the buckets of *unit* the one with the least left; None: there is none."""
-    return min((q for q in quotas if q.unit == unit), key=lambda q: (q.remaining, -q.full_in_us), default=None)
+    found = [quota for quota in quotas if quota.unit == unit]
+    if len(found) < 2:
+        return found[0] if found else None
+    return min(found, key=lambda q: (q.remaining, -q.full_in_us))
 
 
 def _x_ratelimit(quota: Quota | None, now_us: int) -> tuple[Header, ...]:

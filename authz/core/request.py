@@ -1,11 +1,39 @@
 """A request as the proxy describes it, whichever proxy that is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Protocol
+
+from authz.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Protocol):
+    """Read-only; an adapter may read what few checks ask for when they do. For each member, see `PlainRequest`."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def client_address(self) -> str: ...
+    @property
+    def context(self) -> Mapping[str, str]: ...
+    @property
+    def max_tokens(self) -> int | None: ...
+    @property
+    def is_max_sure(self) -> bool: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def is_cut_off(self) -> bool: ...
+
+
+@value
+class PlainRequest:
     """
     Args:
         method: As sent; compared exactly (RFC 9110 §9.1: methods are case-sensitive).
@@ -31,6 +59,7 @@ class Request:
     body: bytes = field(default=b"", repr=False)
     is_cut_off: bool = False
 
-    @property
-    def request_id(self) -> str:
-        return self.headers.get("x-request-id", "")
+
+def request_id(request: Request) -> str:
+    """As the proxy has named it; empty: it has not."""
+    return request.headers.get("x-request-id", "")

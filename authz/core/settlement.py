@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from authz.core.bucket import MAX_UNITS, Limit
 from authz.core.redaction import redacted
 from authz.core.usage import MODEL_BYTES, OTHER
+from authz.core.value import value
 
 
 MAX_AGE_S: Final = 86_400  # after its decision; what is told later is not booked: the estimate stays spent
@@ -47,7 +48,7 @@ class Spent:
     estimate: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Hold:
     """
     What a decision leaves behind to be settled; the proxy carries it from the check to its access log.
@@ -74,7 +75,10 @@ class Hold:
     @property
     def estimate(self) -> int:
         """The most that was spent from one bucket: what the request was guessed to cost."""
-        return max((spent.estimate for spent in self.spent), default=0)
+        most = 0
+        for spent in self.spent:
+            most = max(most, spent.estimate)
+        return most
 
 
 @dataclass(frozen=True, slots=True)

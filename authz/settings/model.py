@@ -266,7 +266,7 @@ class Settings(Model):
     """The whole file. Fields whose only value is their default belong to what a later version brings."""
 
     listen: Listen = Listen()
-    server: Literal["auto", "grpcio"] = "auto"
+    server: Literal["auto", "fast", "grpcio"] = "auto"
     store: Store = Store()
     credentials: Credentials = Credentials()
     keys: Keys = Keys()

@@ -20,7 +20,7 @@ from authz.core.decision import Allow, Decision, Deny, Fault, Reason
 from authz.core.keyformat import BASE62, OPAQUE_CHARS, SECRET_CHARS, checksum, opaque_token
 from authz.core.keyrecord import tenant_of
 from authz.core.pepper import Peppers
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.pipeline import Authorizer
 from authz.ports import NewToken
 from tests.support.calls import Calls
@@ -71,7 +71,7 @@ async def test_a_key_is_made_and_found(made: Parts) -> None:
     body = mine.token.removeprefix(PREFIX)
     assert (len(body), body.isalnum(), body[-6:]) == (OPAQUE_CHARS, True, checksum(mine.token[:-6]))
     assert (await made.show(mine.record.id)).kind == "opaque"
-    for asked in (request(mine.token, "POST"), Request("POST", "/v1/x", headers={"x-api-key": mine.token})):
+    for asked in (request(mine.token, "POST"), PlainRequest("POST", "/v1/x", headers={"x-api-key": mine.token})):
         decision = await authorizer(made).check(asked)
         assert isinstance(decision, Allow)
         assert decision.principal is not None

@@ -93,12 +93,12 @@ def test_ready_health_reflection_and_a_clean_end(tmp_path: Path, valkey_url: str
 
         assert health(sidecar.ports["authz"]) == health_pb2.HealthCheckResponse.SERVING
         assert health(sidecar.ports["grpc"]) == health_pb2.HealthCheckResponse.SERVING
-        with grpc.insecure_channel(f"127.0.0.1:{sidecar.ports['authz']}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{sidecar.ports['grpc']}") as channel:
             stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
             asked = iter([messages.ServerReflectionRequest(list_services="")])
             answer = next(iter(stub.ServerReflectionInfo(asked, timeout=5)))
         listed = {service.name for service in answer.list_services_response.service}
-        assert {"envoy.service.auth.v3.Authorization", "grpc.health.v1.Health"} <= listed
+        assert {"authz.admin.v1.KeyService", "grpc.health.v1.Health"} <= listed
         assert status_of(sidecar.ports["metrics"], "/healthz") == 200
         sidecar.process.stop()
 

@@ -21,7 +21,7 @@ from authz.admin.keys import IssuedKey, NewKey
 from authz.app import StoreParts, SystemClock, authorizer, open_store
 from authz.core.bucket import Limit
 from authz.core.decision import Allow, Decision, Deny
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.demo.envoy_config import written
 from authz.demo.processes import free_port
 from authz.demo.stack import Stack
@@ -141,7 +141,7 @@ class Metered(Stack):
             data = Path(self.environ["AUTHZ_DATA"])
             async with open_store(configuration.settings, Silent(), timeout_s=PATIENCE_S, data=data) as store:
                 pipeline = authorizer(configuration, StoreParts.on(store, clock, Silent()), clock)
-                asked = Request("GET", "/v1/models", headers={"authorization": f"Bearer {key.token}"})
+                asked = PlainRequest("GET", "/v1/models", headers={"authorization": f"Bearer {key.token}"})
                 return await pipeline.check(asked, spend=False)
 
         decision = asyncio.run(run())

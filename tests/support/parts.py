@@ -21,7 +21,7 @@ from authz.core.bucket import Charge, Limit
 from authz.core.keyrecord import KeyRecord, tenant_of
 from authz.core.listing import Filter
 from authz.core.pepper import Peppers
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.core.scope import ScopeTable
 from authz.core.settlement import Booking, DecisionId, Hold, Outcome, Spent
 from authz.pipeline import Authorizer
@@ -113,9 +113,11 @@ def pipeline(configured: Configuration, made: Parts) -> Authorizer:
     return authorizer(configured, StoreParts(made.store, made.ledger, made.records, CacheCounts()), CLOCK)
 
 
-def request(token: str | None, method: str = "GET", path: str = "/v1/models", **context: str) -> Request:
+def request(token: str | None, method: str = "GET", path: str = "/v1/models", **context: str) -> PlainRequest:
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    return Request(method, path, headers=headers, context={f"authz.{name}": value for name, value in context.items()})
+    return PlainRequest(
+        method, path, headers=headers, context={f"authz.{name}": value for name, value in context.items()}
+    )
 
 
 def admission(record: KeyRecord, *groups: Group, spend: bool = True, **changes: int) -> Admission:

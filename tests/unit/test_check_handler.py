@@ -10,7 +10,7 @@ from google.rpc import code_pb2
 from authz.adapters.envoy.check import CheckHandler
 from authz.adapters.envoy.codec import encode
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason
-from authz.core.request import Request
+from authz.core.request import PlainRequest, Request
 from authz.ports import StoreFault
 from tests.support.envoy import PRINCIPAL, STYLE, check_request, response
 from tests.support.tokens import FakeClock
@@ -85,7 +85,7 @@ async def test_what_is_no_check_is_a_bad_request(message: bytes) -> None:
     assert answer.status.code == code_pb2.INVALID_ARGUMENT
     assert answer.denied_response.status.code == 400
     [(request, decision, _)] = observer.told
-    assert request == Request("", "")
+    assert request == PlainRequest("", "")
     assert isinstance(decision, Deny)
     assert decision.reason == Reason.BAD_REQUEST
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from authz.core.credential import MAX_CREDENTIAL_CHARS, Credential, Source, extract
 from authz.core.decision import Reason, Refusal
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 
 
 SOURCES = (Source("authorization", "bearer"), Source("x-api-key"))
@@ -35,7 +35,7 @@ IN_URL = Refusal(Reason.CREDENTIAL_IN_URL, "send the key in a header: URLs end u
 def extracted(
     headers: dict[str, str], query: str = "", sources: tuple[Source, ...] = SOURCES
 ) -> Credential | Refusal | None:
-    return extract(Request("GET", "/v1/models", query=query, headers=headers), sources, IN_QUERY)
+    return extract(PlainRequest("GET", "/v1/models", query=query, headers=headers), sources, IN_QUERY)
 
 
 @pytest.mark.parametrize(

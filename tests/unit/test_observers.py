@@ -16,7 +16,7 @@ from authz.adapters.prometheus.observer import PrometheusObserver
 from authz.core.bucket import Limit, Quota
 from authz.core.decision import Allow, Decision, Deny, Fault, Reason
 from authz.core.principal import Principal
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.core.settlement import Booked, TokenUsage, booking
 from authz.core.usage import MAX_MODELS
 from tests.support.settlement import FINISHED, HOLD, REFUSED
@@ -24,7 +24,9 @@ from tests.support.settlement import FINISHED, HOLD, REFUSED
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECRET = "sk-live-planted"
-REQUEST = Request("POST", "/v1/x", f"api_key={SECRET}", {"authorization": f"Bearer {SECRET}", "x-request-id": "r1"})
+REQUEST = PlainRequest(
+    "POST", "/v1/x", f"api_key={SECRET}", {"authorization": f"Bearer {SECRET}", "x-request-id": "r1"}
+)
 WHO = Principal("key_1", "sk-live-00000000", "alice", "acme", ("read-only",))
 QUOTA = Quota("default", "tokens", Limit(5, 60), 0, 10)
 DECISIONS = [

@@ -1,6 +1,8 @@
 """What the pipeline makes of a store that misbehaves in ways that a real one cannot be brought to on demand."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
@@ -11,7 +13,7 @@ from authz.core.decision import Allow, Decision, Deny, Fault, Reason, Refusal
 from authz.core.keyrecord import KeyRecord
 from authz.core.policy import Policy, Route
 from authz.core.prompt import Prompt
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.core.rules import RequestRule
 from authz.core.scope import ScopeTable
 from authz.core.settlement import DecisionId
@@ -22,7 +24,7 @@ from tests.support.tokens import FakeClock
 
 RECORD = KeyRecord("key_1", "", "jwt", "sk-live-0", "alice", "", ("read-only",), version=1)
 CLAIMS = Claims("alice", "key_1", "", ("read-only",), 0.0, None, None)
-REQUEST = Request("GET", "/v1/x", headers={"authorization": f"Bearer sk-live-a.b.{'c' * 43}"})
+REQUEST = PlainRequest("GET", "/v1/x", headers={"authorization": f"Bearer sk-live-a.b.{'c' * 43}"})
 SAYS_NOTHING = Prompt(0, streams=False)
 ASKING = replace(REQUEST, method="POST", path="/asks", body=b"{}", context={"authz.stage": "body"})
 
@@ -77,6 +79,9 @@ class Ledger:
             raise self.answer
         return self.answer
 
+    def repeated(self, admission: Admission) -> Callable[[], Awaitable[Admitted]]:
+        return partial(self.admit, admission)
+
     def number(self, _tenant: str) -> DecisionId:
         return DecisionId(b"sixsix", 0, 0)
 
@@ -100,7 +105,7 @@ async def decide(
     answer: Admitted | StoreFault,
     *,
     open_on_error: bool = False,
-    request: Request = REQUEST,
+    request: PlainRequest = REQUEST,
     bodies: Bodies | None = None,
 ) -> Decision:
     asks = Route("asks", "/asks", scopes=("read-only",), rules=(RequestRule("rule", max_prompt=5),))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.policy import Policy, Route, compile_glob
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.core.scope import ScopeTable
 
 
@@ -119,13 +119,13 @@ POLICY = Policy(
 )
 def test_first_match_wins(method: str, path: str, expected: str | None) -> None:
     """The first route that matches counts; where none does there is none."""
-    route = POLICY.match(Request(method, path))
+    route = POLICY.match(PlainRequest(method, path))
     assert (route.name if route else None) == expected
 
 
 def test_no_routes_match_nothing() -> None:
     """Without routes everything is denied."""
-    assert Policy((), ScopeTable({}), {}).match(Request("GET", "/")) is None
+    assert Policy((), ScopeTable({}), {}).match(PlainRequest("GET", "/")) is None
 
 
 SEGMENTS = st.text(st.sampled_from("aZ9._~!$&'()+,=:@[]{}|^-é你"), min_size=1, max_size=8).filter(

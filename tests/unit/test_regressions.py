@@ -9,7 +9,7 @@ from authz.core.decision import Reason, Refusal
 from authz.core.headers import identity
 from authz.core.policy import Policy, Route, compile_glob, is_ambiguous
 from authz.core.principal import Principal
-from authz.core.request import Request
+from authz.core.request import PlainRequest
 from authz.core.scope import ScopeTable, find_cycle
 from authz.settings import SettingsError, load_settings
 
@@ -160,7 +160,7 @@ def test_leeway_is_bounded(tmp_path: Path) -> None:
 def test_two_schemes_of_one_header(scheme: str) -> None:
     """A header that may have either of two schemes holds one credential (or the settings refuse two such sources)."""
     sources = (Source("authorization", "bearer"), Source("authorization", "token"))
-    request = Request("GET", "/", headers={"authorization": f"{scheme} {KEY}"})
+    request = PlainRequest("GET", "/", headers={"authorization": f"{scheme} {KEY}"})
     assert extract(request, sources, frozenset()) == Credential(KEY, "authorization", bearer=True)
 
 
@@ -168,7 +168,7 @@ def test_two_schemes_of_one_header(scheme: str) -> None:
 @pytest.mark.parametrize("white", [" ", "\t", "  "])
 def test_white_space_before_the_scheme_is_told_as_such(white: str) -> None:
     """The scheme is there, so what is told is the white space before it."""
-    request = Request("GET", "/", headers={"authorization": f"{white}Bearer {KEY}"})
+    request = PlainRequest("GET", "/", headers={"authorization": f"{white}Bearer {KEY}"})
     found = extract(request, (Source("authorization", "bearer"),), frozenset())
     assert isinstance(found, Refusal)
     assert "white space" in found.hint
@@ -177,7 +177,7 @@ def test_white_space_before_the_scheme_is_told_as_such(white: str) -> None:
 # credential.extract: says 'two different' of one good and one empty or malformed header
 def test_one_credential_and_an_empty_header() -> None:
     """An empty X-API-Key beside a key is empty, not another key."""
-    request = Request("GET", "/", headers={"authorization": f"Bearer {KEY}", "x-api-key": ""})
+    request = PlainRequest("GET", "/", headers={"authorization": f"Bearer {KEY}", "x-api-key": ""})
     found = extract(request, (Source("authorization", "bearer"), Source("x-api-key")), frozenset())
     assert found == Refusal(Reason.MALFORMED_CREDENTIAL, "the key is empty")
 
@@ -202,7 +202,7 @@ def test_escapes_match_what_they_stand_for() -> None:
     policy = Policy((Route("menu", "/men%C3%BA"),), ScopeTable({}), {})
 
     for path in ("/men%c3%ba", "/men%C3%BA", "/menú"):
-        assert policy.match(Request("GET", path)) is not None
+        assert policy.match(PlainRequest("GET", path)) is not None
 
 
 # headers.identity judges a value before it is cleaned

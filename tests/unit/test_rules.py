@@ -7,7 +7,7 @@ import pytest
 
 from authz.core.decision import Reason, Refusal
 from authz.core.prompt import Prompt
-from authz.core.request import Request
+from authz.core.request import PlainRequest, Request
 from authz.core.rules import (
     DEFAULT_READ,
     RequestRule,
@@ -33,7 +33,7 @@ def posted(
     *, body: bytes = b"", method: str = "POST", protocol: str = "", cut: bool = False, **headers: str
 ) -> Request:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Request(method, "/x", headers=named, body=body, is_cut_off=cut)
+    return PlainRequest(method, "/x", headers=named, body=body, is_cut_off=cut)
 
 
 def told(rules: tuple[RequestRule, ...], request: Request, stage: Stage = Stage.ONLY) -> Reason | None:
@@ -278,7 +278,7 @@ def test_stages(context: dict[str, str], stage: Stage | None) -> None:
 
 def test_no_header_is_a_stage() -> None:
     headers: dict[str, Any] = {"authz.stage": "body", "x-authz-stage": "body", "x_authz_stage": "body"}
-    request = Request("POST", "/x", headers=headers)
+    request = PlainRequest("POST", "/x", headers=headers)
 
     assert stage_of(request.context) is Stage.ONLY
 

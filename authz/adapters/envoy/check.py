@@ -9,9 +9,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from authz.adapters.envoy.codec import NotACheckError, ResponseStyle, decode, encode
+from authz.adapters.envoy.answers import Answers
+from authz.adapters.envoy.codec import NotACheckError, ResponseStyle, decode
 from authz.core.decision import Decision, Deny, Fault, Reason
-from authz.core.request import Request
+from authz.core.request import PlainRequest, Request
 from authz.ports import Clock, Observer
 
 
@@ -19,7 +20,8 @@ SERVICE: Final = "envoy.service.auth.v3.Authorization"
 METHOD: Final = "Check"
 
 _log: Final = logging.getLogger(__name__)
-_UNREADABLE: Final = Request(method="", path="")
+_UNDECIDED: Final = Fault(Reason.INTERNAL_ERROR, "not decided")
+_UNREADABLE: Final[Request] = PlainRequest(method="", path="")
 
 
 class CheckHandler:
@@ -29,7 +31,7 @@ class CheckHandler:
         self, decide: Callable[[Request], Awaitable[Decision]], style: ResponseStyle, clock: Clock, observer: Observer
     ) -> None:
         self._decide = decide
-        self._style = style
+        self._answers = Answers(style)
         self._clock = clock
         self._observer = observer
         self._under_way = 0
@@ -38,41 +40,37 @@ class CheckHandler:
     def replace(self, decide: Callable[[Request], Awaitable[Decision]], style: ResponseStyle) -> None:
         """From the next check on; those under way end as they began."""
         self._decide = decide
-        self._style = style
+        self._answers = Answers(style)
 
     async def __call__(self, message: bytes) -> bytes:
         start_s = self._clock.monotonic_s()
+        decide, answers = self._decide, self._answers
+        request = _UNREADABLE
+        decision: Decision = _UNDECIDED
         self._under_way += 1
         try:
-            return await self._answer(message, start_s)
+            request = decode(message)
+            decision = await decide(request)
+            answer = answers.encode(decision)
+        except NotACheckError as exc:
+            decision = Deny(Reason.BAD_REQUEST, str(exc))
+            answer = answers.encode(decision)
+        except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must not become an open door
+            _log.exception("check failed")
+            decision = Fault(Reason.INTERNAL_ERROR, type(exc).__name__)
+            answer = answers.encode(decision)
         finally:
             self._under_way -= 1
             self._last_s = self._clock.monotonic_s()
+        self._observe(request, decision, self._last_s - start_s)
+        return answer
 
     def idle_s(self) -> float:
         """For how long nothing has been under way."""
         return 0.0 if self._under_way else self._clock.monotonic_s() - self._last_s
 
-    async def _answer(self, message: bytes, start_s: float) -> bytes:
-        decide, style = self._decide, self._style
-        request = _UNREADABLE
-        decision: Decision = Fault(Reason.INTERNAL_ERROR, "not decided")
+    def _observe(self, request: Request, decision: Decision, duration_s: float) -> None:
         try:
-            request = decode(message)
-            decision = await decide(request)
-            answer = encode(decision, style)
-        except NotACheckError as exc:
-            decision = Deny(Reason.BAD_REQUEST, str(exc))
-            answer = encode(decision, style)
-        except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must not become an open door
-            _log.exception("check failed")
-            decision = Fault(Reason.INTERNAL_ERROR, type(exc).__name__)
-            answer = encode(decision, style)
-        self._observe(request, decision, start_s)
-        return answer
-
-    def _observe(self, request: Request, decision: Decision, start_s: float) -> None:
-        try:
-            self._observer.decided(request, decision, self._clock.monotonic_s() - start_s)
+            self._observer.decided(request, decision, duration_s)
         except Exception:  # noqa: BLE001 - what cannot be counted or logged is still answered
             _log.exception("observing a decision failed")

@@ -25,6 +25,8 @@ from authz.core.request import Request
 # Whatever the upstream set itself is replaced, not added to.
 _OVERWRITE: Final = base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 
+DECISION_ID: Final = "decision_id"  # its key in the dynamic metadata
+_FROM_ENVOY: Final = ":path"  # where it is, Envoy has filled `headers`, and written each name once and in lower case
 _CUT_OFF: Final = "x-envoy-auth-partial-body"  # of what a client sends under this name, Envoy tells us nothing
 
 _CODES: Final[Mapping[int, int]] = {
@@ -55,40 +57,61 @@ class ResponseStyle:
     tickets: Tickets | None = None
 
 
+class CheckedRequest:
+    """As Envoy describes it. What few checks ask for is read when they do."""
+
+    __slots__ = ("_attributes", "context", "headers", "is_max_sure", "max_tokens", "method", "path", "query")
+
+    def __init__(self, attributes: Any) -> None:
+        http = attributes.request.http
+        path, query = http.path, ""
+        if "?" in path or "#" in path:
+            path, _, query = path.partition("?")
+            path, _, _ = path.partition("#")
+        told = attributes.metadata_context.filter_metadata
+        self._attributes = attributes
+        self.method = http.method
+        self.path = path
+        self.query = f"{query}&{http.query}" if query and http.query else query or http.query
+        self.headers = _headers(http)
+        self.context = attributes.context_extensions
+        self.max_tokens, self.is_max_sure = max_tokens(told, path) if told else (None, True)
+
+    @property
+    def client_address(self) -> str:
+        return str(self._attributes.source.address.socket_address.address)
+
+    @property
+    def body(self) -> bytes:
+        http = self._attributes.request.http
+        return http.raw_body or bytes(http.body.encode())
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self.headers.get(_CUT_OFF, "").lower() == "true"
+
+
 def decode(message: bytes) -> Request:
     """Raises: NotACheckError — not a CheckRequest, or one without `attributes.request.http`."""
     try:
         check: Any = external_auth_pb2.CheckRequest.FromString(message)
     except DecodeError as exc:
         raise NotACheckError("not a CheckRequest") from exc
-    attributes = check.attributes
-    http = attributes.request.http
-    if not http.method:
+    request = CheckedRequest(check.attributes)
+    if not request.method:
         raise NotACheckError("the CheckRequest has no attributes.request.http")
-    path, _, query = http.path.partition("?")
-    path, _, _ = path.partition("#")
-    headers_sent = _headers(http)
-    asked, is_sure = max_tokens(attributes.metadata_context.filter_metadata, path)
-    return Request(
-        method=http.method,
-        path=path,
-        query="&".join(part for part in (query, http.query) if part),
-        headers=headers_sent,
-        client_address=attributes.source.address.socket_address.address,
-        context=dict(attributes.context_extensions),
-        max_tokens=asked,
-        is_max_sure=is_sure,
-        body=http.raw_body or http.body.encode(),
-        is_cut_off=headers_sent.get(_CUT_OFF, "").lower() == "true",
-    )
+    return request
 
 
-def _headers(http: Any) -> dict[str, str]:
+def _headers(http: Any) -> Mapping[str, str]:
     """
     Lower-case names. With `encode_raw_headers`, Envoy fills `header_map` instead of `headers`, repeated ones apart:
     they are joined by commas, as Envoy joins them, so that a credential sent twice looks the same either way.
     """
-    pairs: Iterable[Header] = http.headers.items()
+    headers_sent: Mapping[str, str] = http.headers
+    if _FROM_ENVOY in headers_sent:
+        return headers_sent
+    pairs: Iterable[Header] = headers_sent.items()
     if http.header_map.headers:
         pairs = ((h.key, h.raw_value.decode("utf-8", "replace") or h.value) for h in http.header_map.headers)
     joined: dict[str, str] = {}
@@ -108,7 +131,7 @@ def encode(decision: Decision, style: ResponseStyle) -> bytes:
     response.dynamic_metadata.update(_metadata(decision))
     hold = None if isinstance(decision, Fault) else decision.hold
     if hold is not None and style.tickets is not None:
-        told = {"decision_id": str(hold.id), "estimate": hold.estimate, TICKET: style.tickets.seal(hold)}
+        told = {DECISION_ID: str(hold.id), "estimate": hold.estimate, TICKET: style.tickets.seal(hold)}
         response.dynamic_metadata.update(told)
     encoded: bytes = response.SerializeToString()
     return encoded

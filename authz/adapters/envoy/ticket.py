@@ -3,9 +3,10 @@ A hold on its way from the check to the access log, through the proxy: sealed, s
 access log can neither make one up nor change one. It is no secret, and holds none.
 """
 
-import base64
 import binascii
+import hashlib
 import hmac
+from struct import Struct
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -18,7 +19,9 @@ from authz.pb.authz.settlement.v1 import hold_pb2
 TICKET: Final = "settlement"  # its key in the dynamic metadata of ext_authz
 MAX_CHARS: Final = 16_384
 _PURPOSE: Final = b"authz settlement ticket v1"  # no JWT's signing input holds a space: the keys stay apart
-_TAG_BYTES: Final = 16  # RFC 2104 §5: half of HMAC-SHA-256
+_TAG_BYTES: Final = 16
+_VARYING: Final = Struct("<BQBq")  # Hold.number and Hold.at_us on the wire: their tags, each before eight bytes
+_NUMBER, _AT_US = (3 << 3) | 1, (4 << 3) | 1
 
 
 class Tickets:
@@ -27,16 +30,17 @@ class Tickets:
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         self._keys = tuple(hmac.digest(secret, _PURPOSE, "sha256") for secret in secrets)
 
-    def seal(self, hold: Hold) -> str:
-        message = _encode(hold)
-        return base64.urlsafe_b64encode(_tag(self._keys[0], message) + message).decode()
+    def seal(self, hold: Hold, constant: bytes | None = None) -> str:
+        """*constant*: `constant_part` of it, where that is known already."""
+        message = (constant_part(hold) if constant is None else constant) + _varying_part(hold)
+        return binascii.b2a_base64(_tag(self._keys[0], message) + message, newline=False).decode()
 
     def open(self, ticket: str) -> Hold | None:
         """None: it is not one of ours."""
         if len(ticket) > MAX_CHARS:
             return None
         try:
-            raw = base64.b64decode(ticket, altchars=b"-_", validate=True)
+            raw = binascii.a2b_base64(ticket, strict_mode=True)
         except (binascii.Error, ValueError):
             return None
         tag, message = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
@@ -49,16 +53,16 @@ class Tickets:
 
 
 def _tag(key: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, message, "sha256")[:_TAG_BYTES]
+    """RFC 7693 §2.9: BLAKE2 with a key is a MAC; a message has one in half the time of HMAC-SHA-256."""
+    return hashlib.blake2b(message, key=key, digest_size=_TAG_BYTES).digest()
 
 
-def _encode(hold: Hold) -> bytes:
+def constant_part(hold: Hold) -> bytes:
+    """All but its number and its time: parts of a message, joined, are read as one (protobuf, Encoding)."""
     message: Any = hold_pb2.Hold(
         process=hold.id.process,
         partition=hold.id.partition,
-        number=hold.id.number,
         store=hold.id.store,
-        at_us=hold.at_us,
         key_id=hold.key_id,
         key_prefix=hold.key_prefix,
         subject=hold.subject,
@@ -78,6 +82,10 @@ def _encode(hold: Hold) -> bytes:
     )
     encoded: bytes = message.SerializeToString()
     return encoded
+
+
+def _varying_part(hold: Hold) -> bytes:
+    return _VARYING.pack(_NUMBER, hold.id.number, _AT_US, hold.at_us)
 
 
 def _decode(encoded: bytes) -> Hold:

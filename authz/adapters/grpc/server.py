@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
@@ -48,15 +49,34 @@ class Health:
     def __init__(self, services: tuple[str, ...]) -> None:
         self._servicer: Any = health_aio.HealthServicer()
         self._services = ("", *services)
+        self._serving = False
 
     def cover(self, services: Iterable[str]) -> None:
         """These too, from the next `set` on."""
         self._services = (*dict.fromkeys((*self._services, *services)),)
 
     async def set(self, *, serving: bool) -> None:
+        self._serving = serving
         status = health_pb2.HealthCheckResponse
         for service in self._services:
             await self._servicer.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    @property
+    def unary(self) -> dict[str, dict[str, Unary]]:
+        """For servers of another kind, which carry no streams: so without `Watch`."""
+        return {HEALTH: {"Check": self._check}}
+
+    async def _check(self, message: bytes) -> bytes:
+        """A service that is not there is told as UNKNOWN."""
+        try:
+            asked = health_pb2.HealthCheckRequest.FromString(message)
+        except DecodeError:
+            asked = health_pb2.HealthCheckRequest(service="\0")
+        known = asked.service in self._services
+        response = health_pb2.HealthCheckResponse
+        state = (response.SERVING if self._serving else response.NOT_SERVING) if known else response.SERVICE_UNKNOWN
+        answer: bytes = response(status=state).SerializeToString()
+        return answer
 
     def add_to(self, server: Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)

@@ -10,7 +10,7 @@ from authz.core.decision import Allow, Decision, Fault
 from authz.core.event import Event
 from authz.core.problems import STATUS
 from authz.core.redaction import redacted
-from authz.core.request import Request
+from authz.core.request import Request, request_id
 from authz.core.settlement import Booked, Booking, Finished
 from authz.core.units import rfc3339
 
@@ -103,7 +103,7 @@ def _fields(request: Request, decision: Decision, duration_s: float) -> dict[str
         "method": request.method[:_MAX_METHOD],
         "path": redacted(request.path[:_MAX_READ], _MAX_PATH),
         "client": request.client_address,
-        "request_id": redacted(request.request_id[:_MAX_READ], 128),
+        "request_id": redacted(request_id(request)[:_MAX_READ], 128),
         "duration_ms": round(duration_s * 1000, 3),
     }
     if decision.principal is not None:

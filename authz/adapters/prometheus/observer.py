@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from authz.adapters.prometheus.tally import CHECK_BUCKETS_S, CheckTally
 from authz.core.decision import Allow, Decision, Deny, Reason
 from authz.core.event import Event
 from authz.core.request import Request
@@ -18,7 +19,6 @@ from authz.core.settlement import Booked, Booking, Finished
 from authz.core.usage import MAX_MODELS, OTHER
 
 
-CHECK_BUCKETS_S: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5)
 LAG_BUCKETS_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0)
 STORE_STATES: Final = ("up", "down", "empty", "foreign")
 
@@ -40,13 +40,8 @@ class PrometheusObserver:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each that nobody asks for
         self._registry = CollectorRegistry()
         r = self._registry
-        self._decisions = Counter("authz_decisions", "Checks decided.", ["reason", "route"], registry=r)
-        self._check_s = Histogram(
-            "authz_check_duration_seconds",
-            "A check, from its bytes to its answer's.",
-            buckets=CHECK_BUCKETS_S,
-            registry=r,
-        )
+        self._checks = CheckTally()
+        r.register(self._checks)
         self._limited = Counter("authz_rate_limited", "Checks refused by a limit.", ["limit"], registry=r)
         self._malformed = Counter(
             "authz_malformed_requests", "CheckRequests that describe no HTTP request.", registry=r
@@ -83,7 +78,6 @@ class PrometheusObserver:
             "authz_settlement_lag_seconds", "From a request's end to its booking.", buckets=LAG_BUCKETS_S, registry=r
         )
         self._dropped = Counter("authz_log_entries_dropped", "Access log entries not booked.", ["why"], registry=r)
-        self._spent = Counter("authz_estimated_tokens", "Tokens spent ahead, by estimate.", registry=r)
         self._corrected = Counter("authz_estimated_tokens_settled", "Of these, those settled since.", registry=r)
         self._overdrafts = Counter("authz_overdrafts", "Requests that cost more than was spent ahead.", registry=r)
         self._overdrawn = Counter("authz_overdraft_tokens", "By how many tokens.", registry=r)
@@ -103,18 +97,19 @@ class PrometheusObserver:
         (self._generation if accepted else self._refused_reloads).inc()
 
     def decided(self, request: Request, decision: Decision, duration_s: float) -> None:
-        self._check_s.observe(duration_s)
-        if isinstance(decision, Allow) and decision.preliminary:
-            return  # a request counts once: by the next check
-        self._decisions.labels(decision.reason.value, decision.route or "none").inc()
-        if isinstance(decision, Deny) and decision.refused is not None:
+        self._checks.timed(duration_s)
+        if isinstance(decision, Allow):
+            if decision.preliminary:
+                return  # a request counts once: by the next check
+            if decision.degraded:
+                self._degraded.inc()
+            if decision.hold is not None:
+                self._checks.estimated += decision.hold.estimate
+        elif isinstance(decision, Deny) and decision.refused is not None:
             self._limited.labels(f"{decision.refused.name}.{decision.refused.unit}").inc()
-        if decision.reason is Reason.BAD_REQUEST and not request.method:
+        elif decision.reason is Reason.BAD_REQUEST and not request.method:
             self._malformed.inc()
-        if isinstance(decision, Allow) and decision.degraded:
-            self._degraded.inc()
-        if isinstance(decision, Allow) and decision.hold is not None:
-            self._spent.inc(decision.hold.estimate)
+        self._checks.decided(decision.reason, decision.route or "none")
 
     def finished(self, finished: Finished) -> None:
         """The log's business."""

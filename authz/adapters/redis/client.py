@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, RedisCluster
@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as SlowStoreError
 
 from authz.adapters.redis import keys
 from authz.adapters.redis.breaker import Breaker
+from authz.adapters.redis.line import Commands, Lined, LinedCluster
 from authz.adapters.redis.patience import Patience
 from authz.adapters.redis.scripts import Script
 from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
@@ -31,14 +32,6 @@ CLUSTER: Final = "redis+cluster"
 MAX_CONNECTIONS: Final = 96  # records and opaque tokens being read take 64 at most: the ledger always has some
 EMPTY_S: Final = 0.25  # how long an empty store is remembered as such: checks must not ask it one by one
 _ONCE_MORE: Final = 1  # a connection that died while idle is found out by using it
-
-
-class Commands(Protocol):
-    """What we use of redis-py's clients."""
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any: ...
-
-    async def aclose(self) -> None: ...
 
 
 def connect(url: str) -> Commands:
@@ -56,8 +49,8 @@ def connect(url: str) -> Commands:
         "protocol": 2,
     }
     if urlsplit(url).scheme == CLUSTER:
-        return RedisCluster.from_url(url.replace(f"{CLUSTER}://", "redis://", 1), **options)
-    return Redis.from_url(url, **options)
+        return LinedCluster(RedisCluster.from_url(url.replace(f"{CLUSTER}://", "redis://", 1), **options))
+    return Lined(Redis.from_url(url, **options))
 
 
 class Store:
@@ -87,6 +80,8 @@ class Store:
 
         Raises: StoreFault; OverloadFault — this process was held up too much to hear the store, which may be well.
         """
+        if asyncio.current_task() is None:  # a check that is served without a task: a time-out ends one
+            return await asyncio.create_task(self.call(operation, *command, **options))
         async with self._free:
             return await self._call(operation, command, options)
 

@@ -8,8 +8,9 @@ In a cluster a batch is of one partition, as one slot can be asked in one call.
 
 import asyncio
 import secrets
-from collections import Counter, deque
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from authz.adapters.redis import keys
@@ -20,6 +21,7 @@ from authz.adapters.redis.scripts import ADMIT
 from authz.core.admission import Admission, Admitted, Status
 from authz.core.recent import Recent
 from authz.core.settlement import DecisionId
+from authz.core.value import value
 from authz.ports import Clock, OverloadFault, StoreFault, StoreObserver
 
 
@@ -31,7 +33,7 @@ TOUCHED: Final = 20_000  # keys of which it knows that it did
 PROCESS_BYTES: Final = 6  # drawn: that two sidecars draw the same within a day is not to be expected
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Waiting:
     check: PackedCheck
     answer: asyncio.Future[Admitted]
@@ -49,16 +51,24 @@ class RedisLedger:
         self._waiting = 0
         self._touched: Recent[str, float] = Recent(TOUCHED)
         self._process = secrets.token_bytes(PROCESS_BYTES)
-        self._decided: Counter[int] = Counter()
+        self._decided = [0] * keys.PARTITIONS
+
+    def repeated(self, admission: Admission) -> Callable[[], Awaitable[Admitted]]:
+        return partial(self._admit, pack(admission, keys.partition(admission.tenant)))
 
     async def admit(self, admission: Admission) -> Admitted:
         """
         Raises: StoreFault — not answered within two waits (its turn, its answer; see `Patience`), or not our store;
             OverloadFault — too many are waiting, or for too long: the store answers, or this process was held up.
         """
-        await self._store.identity()
-        touch = self._touches(admission)
-        check = pack(admission, keys.partition(admission.tenant), touch=touch)
+        return await self._admit(pack(admission, keys.partition(admission.tenant)))
+
+    async def _admit(self, check: PackedCheck) -> Admitted:
+        if not self._store.known_id:
+            await self._store.identity()
+        touch = self._must_touch(check.admission)
+        if touch:
+            check = pack(check.admission, check.partition, touch=True)
         if self._waiting >= MAX_WAITING:
             raise OverloadFault(f"{MAX_WAITING} checks are waiting for the store")
         lane = self._lane(check.partition if self._store.is_cluster else 0)
@@ -72,7 +82,7 @@ class RedisLedger:
         if answer.status is Status.DAMAGED:
             raise StoreFault("the state of this key in the store cannot be read", trustworthy=False)
         if touch and answer.status is Status.ADMITTED:
-            self._touched.put(admission.key_id, self._clock.monotonic_s())
+            self._touched.put(check.admission.key_id, self._clock.monotonic_s())
         return answer
 
     def number(self, tenant: str) -> DecisionId:
@@ -81,7 +91,7 @@ class RedisLedger:
         self._decided[partition] = number + 1
         return DecisionId(self._process, partition, number, self._store.known_id)
 
-    def _touches(self, admission: Admission) -> bool:
+    def _must_touch(self, admission: Admission) -> bool:
         if not admission.spend or admission.version <= 0:
             return False
         last_s = self._touched.get(admission.key_id)
@@ -114,14 +124,14 @@ class _Lane:
         self._woken = False
         self._fault: StoreFault | None = None  # of the last call
 
-    async def enter(self, check: PackedCheck) -> Admitted:
+    def enter(self, check: PackedCheck) -> asyncio.Future[Admitted]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Admitted] = loop.create_future()
         self._queue.append(_Waiting(check, answer, self._store.patience.limit()))
         if not self._woken:
             self._woken = True
             loop.call_soon(self._launch)  # after this tick: what else arrives in it comes along
-        return await answer
+        return answer
 
     async def drain(self) -> None:
         while self._queue or self._calls:
@@ -180,5 +190,5 @@ class _Lane:
         reply = await self._store.run(ADMIT, names, await self._store.identity(), blob)
         try:
             return unpack(reply, checks)
-        except (ValueError, TypeError, StopIteration) as exc:
+        except (LookupError, TypeError) as exc:
             raise StoreFault("the store's answer is not the script's") from exc

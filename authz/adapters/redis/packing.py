@@ -3,14 +3,14 @@ A check as `admit.lua` reads it, a booking as `settle.lua` does, and their answe
 of whole numbers (or one string) out: a quarter of the cost of one argument per number.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
 from authz.adapters.redis import keys
 from authz.core.admission import Admission, Admitted, Status
-from authz.core.bucket import US, Charge, Quota
+from authz.core.bucket import US, Charge, Limit, Quota
 from authz.core.settlement import MAX_AGE_S, Booked, Booking
 from authz.core.usage import MAX_MODELS, Counts, Step
 
@@ -19,6 +19,7 @@ _HEAD: Final = Struct("<BBddd")
 _BUCKET: Final = Struct("<III")
 _TWO: Final = b"\x02"  # buckets of a group: requests, tokens
 _SPEND, _SUBJECT, _WORKSPACE, _TOUCH = 1, 2, 4, 8
+_STATUSES: Final = tuple(Status)
 _UNITS: Final = ("requests", "tokens")
 _ALLOWED, _RECORDED, _NAMES_MODEL, _USED = 1, 2, 4, 8
 _BOOKING: Final = Struct("<BHdII")
@@ -40,6 +41,7 @@ class PackedCheck:
     partition: int
     keys: tuple[str, ...]
     blob: bytes
+    places: tuple[tuple[str, str, Limit | None], ...]  # of each bucket: the limit's name, the unit, how much it holds
 
 
 def pack(admission: Admission, partition: int, *, touch: bool = False) -> PackedCheck:
@@ -60,7 +62,12 @@ def pack(admission: Admission, partition: int, *, touch: bool = False) -> Packed
     for group in admission.groups:
         names.append(keys.group(partition, group.limit, group.owner))
         blob += [_TWO, _pack_charge(group.requests), _pack_charge(group.tokens)]
-    return PackedCheck(admission, partition, tuple(names), b"".join(blob))
+    places = [
+        (group.limit, unit, charge.limit)
+        for group in admission.groups
+        for unit, charge in zip(_UNITS, (group.requests, group.tokens), strict=True)
+    ]
+    return PackedCheck(admission, partition, tuple(names), b"".join(blob), tuple(places))
 
 
 def _pack_charge(charge: Charge) -> bytes:
@@ -69,31 +76,28 @@ def _pack_charge(charge: Charge) -> bytes:
 
 
 def unpack(reply: Sequence[int], checks: Iterable[PackedCheck]) -> list[Admitted]:
-    """answer[i] is for checks[i]. Raises: ValueError, IndexError — the reply is not the script's."""
-    numbers = iter(reply)
-    now_us = next(numbers)
-    return [_unpack_one(numbers, check.admission, now_us) for check in checks]
-
-
-def _unpack_one(numbers: Iterator[int], admission: Admission, now_us: int) -> Admitted:
-    status = Status(next(numbers))
-    if status > Status.LIMITED:
-        return Admitted(status, now_us=now_us)
-    refused_place, wait_us = next(numbers), next(numbers)
-    quotas: list[Quota] = []
-    refused = None
-    place = 0
-    for group in admission.groups:
-        for unit, charge in zip(_UNITS, (group.requests, group.tokens), strict=True):
-            place += 1
-            remaining, full_in_us = next(numbers), next(numbers)
-            if charge.limit is None:
-                continue
-            quota = Quota(group.limit, unit, charge.limit, remaining, full_in_us)
-            quotas.append(quota)
-            if place == refused_place:
-                refused = quota
-    return Admitted(status, tuple(quotas), refused, wait_us, now_us)
+    """answer[i] is for checks[i]. Raises: IndexError, TypeError — the reply is not the script's."""
+    now_us, at = reply[0], 1
+    answers = []
+    for check in checks:
+        status = _STATUSES[reply[at]]
+        if status > Status.LIMITED:
+            answers.append(Admitted(status, now_us=now_us))
+            at += 1
+            continue
+        refused_at, wait_us = reply[at + 1], reply[at + 2]
+        at += 3
+        quotas: list[Quota] = []
+        refused = None
+        for place, (name, unit, limit) in enumerate(check.places, 1):
+            if limit is not None:
+                quota = Quota(name, unit, limit, reply[at], reply[at + 1])
+                quotas.append(quota)
+                if place == refused_at:
+                    refused = quota
+            at += 2
+        answers.append(Admitted(status, tuple(quotas), refused, wait_us, now_us))
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
