@@ -136,6 +136,8 @@ def _listeners(raw: dict[str, object]) -> Iterator[Found]:
             yield ("listen", name), fault, ""
         elif not is_local(address) and fields.get("insecure") is not True and name not in _PLAIN_EVERYWHERE:
             yield ("listen", name), "listens beyond this host in plain text: say 'insecure: true' if that is meant", ""
+        elif name == "authz" and raw.get("server") == "fast" and not is_local(address):
+            yield ("server",), "'fast' serves this host alone, and listen.authz lies beyond: say auto or grpcio", ""
         if address in seen and not address.endswith(":0"):
             yield ("listen", name), f"the same address as listen.{seen[address]}", ""
         seen.setdefault(address, name)

@@ -13,7 +13,6 @@ Path = tuple[str | int, ...]
 
 # What the documented configuration knows and this version does not: told by name, never taken and ignored.
 _LATER_VALUES: Final = {
-    ("server",): {"fast"},
     ("store", "on_error"): {"local"},
     ("keys", "keyring", "algorithm"): {f"{kind}{bits}" for kind in ("RS", "PS", "ES") for bits in (256, 384, 512)}
     | {"EdDSA"},

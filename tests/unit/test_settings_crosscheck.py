@@ -153,6 +153,25 @@ def test_insecure_says_that_it_is_meant(tmp_path: Path, name: str, insecure: str
     assert faults_of(tmp_path, text) == [f"listen.{name}: {fault}" for fault in expected]
 
 
+@pytest.mark.parametrize(
+    ("server", "address", "expected"),
+    [
+        ("fast", "127.0.0.1:1", []),
+        ("fast", "unix:/tmp/authz.sock", []),
+        ("auto", "0.0.0.0:1", []),
+        ("grpcio", "0.0.0.0:1", []),
+        (
+            "fast",
+            "0.0.0.0:1",
+            ["server: 'fast' serves this host alone, and listen.authz lies beyond: say auto or grpcio"],
+        ),
+    ],
+)
+def test_the_fast_server_is_for_this_host(tmp_path: Path, server: str, address: str, expected: list[str]) -> None:
+    text = f"server: {server}\nlisten: {{authz: {{address: '{address}', insecure: true}}}}"
+    assert faults_of(tmp_path, text) == expected
+
+
 def test_metrics_may_be_open(tmp_path: Path) -> None:
     """Metrics say nothing secret and are scraped from elsewhere."""
     assert faults_of(tmp_path, "listen: {metrics: '0.0.0.0:9999'}") == []

@@ -131,7 +131,6 @@ def test_wrong_values(tmp_path: Path, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param("server: fast", "server: 'fast' is", id="server: fast"),
         pytest.param("store: {on_error: local}", "store.on_error: 'local' is", id="on_error: local"),
         pytest.param("store: {revoke_replicas: 1}", "store.revoke_replicas: it is", id="revoke_replicas"),
         pytest.param("keys: {issuers: [{issuer: 'https://x'}]}", "keys.issuers: it is", id="issuers"),
@@ -157,7 +156,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     """One run tells every fault, of fields and between them."""
     text = """
 storee: {}
-server: fast
+settlement: {estimate: x}
 store: {timeout: 0s, urll: x}
 routes: [{path: /v1, scopes: [read-onyl], limits: [defaultt]}, {path: v2}]
 listen: {authz: "0.0.0.0:9001"}
@@ -167,7 +166,7 @@ listen: {authz: "0.0.0.0:9001"}
         "routes[0].limits[0]: unknown limit 'defaultt' (did you mean 'default'?)",
         "routes[0].scopes[0]: unknown scope 'read-onyl' (did you mean 'read-only'?)",
         "routes[1].path: a path starts with /",
-        "server: 'fast' is not supported by this version yet",
+        "settlement.estimate: must be a valid integer",
         f"store.timeout: {DURATION}",
         "store.urll: unknown field (did you mean 'url'?)",
         "storee: unknown field (did you mean 'store'?)",
