@@ -145,6 +145,21 @@ async def test_a_connection_is_made_though_every_pass_of_the_loop_takes_long(
         assert cold.observer.faults == []
 
 
+async def test_a_line_that_could_not_be_made_in_time_is_made_again(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that it may take is a timer, and a late loop is no fault of the store's."""
+    monkeypatch.setattr("authz.adapters.redis.line.CONNECT_S", 0.05)
+    async with parts(store_url) as warm:
+        key = await warm.create(NewKey("test"))
+    async with parts(store_url, 0.25) as cold:
+        await cold.store.identity()
+        asyncio.get_running_loop().call_soon(HeldUp(LATE_S, 10))
+
+        assert await asked(cold, key, 20) == {"ADMITTED": 20}
+        assert cold.observer.faults == []
+
+
 async def test_nobody_passes_unlimited_because_the_loop_was_held_up(
     made: Parts, key: IssuedKey, valkey_server: stores.Server
 ) -> None:

@@ -92,10 +92,12 @@ class Line:
     """
     Implements `Commands`. Connects when it is used, and again when the connection was lost: a question whose answer was
     lost with it is asked once more. One that is given up ends the connection, so that nobody takes another's answer.
+    *is_only*: there is nobody else to ask where the server does not take the connection.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, is_only: bool) -> None:
         self._server = server
+        self._is_only = is_only
         self._link: _Link | None = None
         self._connecting: asyncio.Task[_Link] | None = None
 
@@ -120,10 +122,16 @@ class Line:
 
     async def _connected(self) -> "_Link":
         """However many wait for it, one connection is made; whoever gives up does not end it."""
-        if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connect())
-            self._connecting.add_done_callback(self._did_connect)
-        return await asyncio.shield(self._connecting)
+        while True:
+            if self._connecting is None:
+                self._connecting = asyncio.create_task(self._connect())
+                self._connecting.add_done_callback(self._did_connect)
+            try:
+                return await asyncio.shield(self._connecting)
+            except TimeoutError:  # the loop may have been late: who waits knows for how long
+                if not self._is_only:
+                    raise
+                await asyncio.sleep(0)  # until `_did_connect` has been called
 
     async def _connect(self) -> "_Link":
         server, loop = self._server, asyncio.get_running_loop()
@@ -214,7 +222,7 @@ class Lined:
 
     def __init__(self, client: Redis) -> None:
         self._client: Commands = client
-        self._line = Line(Server.of(client))
+        self._line = Line(Server.of(client), is_only=True)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] == SCRIPT:
@@ -256,7 +264,8 @@ class LinedCluster:
             await self._forget_gone()
             told = self._client.connection_kwargs
             username, password = told.get("username") or "", told.get("password") or ""
-            self._lines[node.name] = Line(Server(str(node.host), int(node.port), username=username, password=password))
+            server = Server(str(node.host), int(node.port), username=username, password=password)
+            self._lines[node.name] = Line(server, is_only=False)
         return self._lines[node.name]
 
     async def _forget_gone(self) -> None:

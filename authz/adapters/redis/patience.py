@@ -16,7 +16,7 @@ from typing import Final
 BEATS: Final = 20  # in a time-out; in a short one fewer
 FEWEST_BEATS: Final = 4
 BEAT_S: Final = 0.0025  # at least, as long as there are more than the fewest: timers are exact to a millisecond
-PASSES: Final = 50  # a call takes up to 14 where it makes its connection first, and up to 32 where it makes a cluster's
+PASSES: Final = 50  # a call takes up to 15 where it makes its connection first, and up to 36 where it makes a cluster's
 FEWEST_PASSES: Final = 5  # however long each of them: a call that has its connection takes up to 3
 LATE: Final = 0.2  # of a time-out: a beat that comes later than by this does not count
 LATE_S: Final = 0.01  # but by this much any beat may be late, however short the time-out
